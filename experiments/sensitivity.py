@@ -40,7 +40,7 @@ from rich.table import Table
 
 from experiments.dataset import Split
 from experiments.model.configuration import layer_names
-from experiments.record.judged import Judged
+from experiments.record.metric import RecordedMetric
 from experiments.statistics.bootstrap import difference_over_seeds
 from experiments.statistics.estimates import Estimate, paired_difference
 from experiments.system.errors import UserError, reporting_user_errors
@@ -94,7 +94,7 @@ class Findings:
     proposal: Measured
     untrainable: dict[str, str]  # layers that can only be quantized after training, and why
     examples: int  # of the validation split, which were used
-    metric: Judged = field(default_factory=Judged)
+    metric: RecordedMetric = field(default_factory=RecordedMetric)
 
     @property
     def error(self) -> str:
@@ -185,9 +185,9 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     metric = head.validation_metric
     score = partial(_score, _compared(head, chosen, outputs_in_float), outputs_in_float)
     measure = _measure(in_float, in_int8, units, layer_names(model), predict, score)
-    judged = Judged(metric.name, metric.better) if metric else Judged()
+    recorded = RecordedMetric(metric.name, metric.better) if metric else RecordedMetric()
     nothing = measure([])
-    allowed = judged.margin(options.max_drop, nothing.score)
+    allowed = recorded.margin(options.max_drop, nothing.score)
     with bar("Layers", total=2 * len(units)) as advance:
 
         def measure_each(chosen: Callable[[str], Iterable[str]]) -> dict[str, Measured]:
@@ -207,7 +207,7 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
             proposal=find_smallest(tuple(units), measure, allowed),
             untrainable={unit: reason for unit, reason in survey.unsupported.items() if unit in units},
             examples=len(chosen),
-            metric=judged,
+            metric=recorded,
         )
 
 
@@ -321,7 +321,7 @@ def describe_proposal(findings: Findings, options: Options) -> str:
     )
 
 
-def _change(metric: Judged, file: Measured) -> str:
+def _change(metric: RecordedMetric, file: Measured) -> str:
     """Describe the change of a file's score, such as accuracy +0.10 [-0.18, +0.38] points."""
     change = metric.change(metric.gain(file.change))
     return f"{metric.title} {change}" if metric.is_share else change

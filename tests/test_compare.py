@@ -24,7 +24,7 @@ from experiments.comparison.names import names
 from experiments.comparison.pairs import Examined, display_pairs, table_of_pairs
 from experiments.comparison.terminal import MOST_ROWS, OPTIONAL, fit_columns, show, style_cells, terminal_table
 from experiments.record.evidence import Scores
-from experiments.record.judged import Judged
+from experiments.record.metric import RecordedMetric
 from experiments.system.errors import UserError, find_by_prefix
 from experiments.tracking import Store, Tracking
 from experiments.tracking.schema import heading
@@ -471,10 +471,10 @@ def test_rows_tied_with_the_best_are_marked_too() -> None:
 
 
 def test_runs_of_another_task_are_compared_by_their_metric() -> None:
-    lower = Judged("mae", "lower")
+    lower = RecordedMetric("mae", "lower")
     resampled = np.random.default_rng(0).normal(2.0, 0.01, 2000)
     better, same = (Scores(50, *[values] * 3) for values in (resampled - 0.5, resampled))
-    runs = [Examined(str(number), "prices", each, judged=lower) for number, each in enumerate((same, better, same))]
+    runs = [Examined(str(number), "prices", each, metric=lower) for number, each in enumerate((same, better, same))]
     table = table_of_pairs(runs)
     assert table["verdict"].tolist() == ["better", "no significant difference", "worse"]
     shown = display_pairs(table, lower)

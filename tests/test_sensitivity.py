@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from experiments.dataset import Split
 from experiments.dataset.rows import Rows
 from experiments.model import Architecture
-from experiments.record.judged import Judged
+from experiments.record.metric import RecordedMetric
 from experiments.sensitivity import (
     Findings,
     Measure,
@@ -147,7 +147,7 @@ def test_metric_without_value_on_the_validation_examples_is_refused() -> None:
 
 def test_max_drop_of_an_error_is_a_share_of_that_of_the_float_file() -> None:
     none, whole = (Measured(chosen, 9, 50.0, Estimate(0, 0, 0), 0.0, 0.1) for chosen in ((), FEW))
-    findings = Findings(FEW, none, none, whole, {}, {}, none, {}, 40, Judged("mae", "lower"))
+    findings = Findings(FEW, none, none, whole, {}, {}, none, {}, 40, RecordedMetric("mae", "lower"))
     assert describe_proposal(findings, Options()) == (
         "No layer can be quantized within max_drop=0.002, which is 0.1 in MAE: ship the float file."
     )
@@ -161,7 +161,7 @@ def test_names_and_intervals_are_whole_on_a_narrow_terminal(
     layers = ("separable_conv2d_1", "batch_normalization_12")
     file = Measured((), 30_000, 0.09, Estimate(0.0002, -0.0098, 0.0122), 0.0, 0.0123)
     each = dict.fromkeys(layers, file)
-    findings = Findings(layers, file, file, file, each, each, file, {}, 300, Judged("mae", "lower"))
+    findings = Findings(layers, file, file, file, each, each, file, {}, 300, RecordedMetric("mae", "lower"))
     with CONSOLE.capture() as captured:
         _show(findings, Options())
     shown = captured.get()
@@ -199,7 +199,7 @@ def test_layers_of_another_task_are_chosen_by_its_metric(tmp_path: Path) -> None
     settings = ["dataset=npz", f"dataset.path={tmp_path / 'data.npz'}", "model=mlp", "epochs=0"]
     findings = measure_layers(compose_request(settings).experiment, options)
     write(findings, options)
-    assert (findings.metric, findings.error) == (Judged("mae", "lower"), "output error")
+    assert (findings.metric, findings.error) == (RecordedMetric("mae", "lower"), "output error")
     assert findings.everything.rms_logit_error > 0
     assert findings.proposal.bytes <= findings.everything.bytes < findings.none.bytes
     heading = (tmp_path / "sensitivity.csv").read_text(encoding="utf-8").splitlines()[0]

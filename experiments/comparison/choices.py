@@ -31,7 +31,7 @@ from experiments.comparison.recommendation import (
     smallest,
 )
 from experiments.comparison.tasks import LIKE_FLOAT, Task, tasks, tasks_of
-from experiments.record.judged import Judged
+from experiments.record.metric import RecordedMetric
 from experiments.record.run_record import NOT_MEASURED, short_warning
 from experiments.statistics.estimates import Estimate, pairs_among
 from experiments.statistics.power import Needed
@@ -156,7 +156,7 @@ def headline(task: Task) -> Choice:
     won = "" if chosen.tied or not known else _won(task, row, known)
     if lost := len(others) - known:
         unknown = (
-            f"not compared with {lost} {'others' if lost > 1 else 'other'}, whose {task.judged.evidence} are missing"
+            f"not compared with {lost} {'others' if lost > 1 else 'other'}, whose {task.metric.evidence} are missing"
         )
         chosen = replace(chosen, drawbacks=(*chosen.drawbacks, unknown))
     size = _size(row)
@@ -176,12 +176,12 @@ def headline(task: Task) -> Choice:
 def _won(task: Task, row: pd.Series, known: int) -> str:
     """Describe, in a part of a sentence, that a row is better than all others with which it is compared."""
     others = f"each of the {known} others" if known > 1 else "the other"
-    more = "more" if task.judged.is_accuracy else "better"
+    more = "more" if task.metric.is_accuracy else "better"
     by_test = most_accurate(task.candidates(task.rows), task, inf)[1]  # tied in the test, whatever the margin
     beyond = [each.key for each in by_test if each.key != row["run_id"] and not same_file(task.row(each.key), row)]
     if not beyond:
         return f", significantly {more} than {others} (Holm, p < 0.05)"
-    margin = task.judged.margin_text(task.margin)
+    margin = task.metric.margin_text(task.margin)
     named = join_names([task.name_of(each) for each in beyond])
     rest = "; significantly against the rest (Holm, p < 0.05)" if known > len(beyond) else ""
     return f", {more} than {others}: by over {margin} against {named} (95 % interval of each pair){rest}"
@@ -250,13 +250,13 @@ def _standing(task: Task, row: pd.Series, best: pd.Series) -> Literal["near", "u
 def _most_accurate(task: Task) -> Choice:
     found = recommend(*most_accurate(task.candidates(task.rows), task, task.margin), task.order)
     row, best = task.row(found.chosen.key), task.row(found.best.key)
-    evidence = task.judged.sentence(*ends(row, "tflite_score"))
+    evidence = task.metric.sentence(*ends(row, "tflite_score"))
     if found.chosen is not found.best and not found.chosen.same_file(found.best):
         evidence += f", {_cost(task, row, best)}, {task.name_of_row(best)}"
-    choice = _choice(task, f"{task.judged.title[0].upper()}{task.judged.title[1:]} first", found, evidence)
+    choice = _choice(task, f"{task.metric.title[0].upper()}{task.metric.title[1:]} first", found, evidence)
     difference = task.difference(row["run_id"], best["run_id"])
     if choice.tied and row["run_id"] != best["run_id"] and difference and difference.high < 0:
-        less = "less accurate" if task.judged.is_accuracy else "worse"
+        less = "less accurate" if task.metric.is_accuracy else "worse"
         alone = f"{less} than {task.name_of_row(best)} in a test of only these two"
         choice = replace(
             choice, drawbacks=(*choice.drawbacks, f"{alone}, but not after Holm's correction for all pairs")
@@ -292,7 +292,7 @@ class Tie:
     """The most accurate row of a task, and what would separate each row that is tied with it."""
 
     best: str
-    judged: Judged
+    metric: RecordedMetric
     examples: int | None  # of the test set, where predictions are known
     seeds: int
     pairs: int  # that Holm's correction counts
@@ -323,7 +323,7 @@ def explain_tie(task: Task) -> Tie:
     others = task.rows[(task.rows["run_id"] != first.key) & ~task.rows["run_id"].isin([each.key for each in tied])]
     return Tie(
         task.name_of_row(best),
-        task.judged,
+        task.metric,
         known.examples if known is not None else None,
         task.seeds_of(first.key),
         pairs_among(len(task.rows)),
@@ -475,7 +475,7 @@ def _if_more_than_float(
     known = any(task.difference(row["run_id"], best["run_id"]) for row in rows)
     why = "The test set is too small" if known else "Predictions are missing that are needed"
     evidence = (
-        f"{why} to show that a file {gain} than float loses at most {task.judged.margin_text(task.margin)}; that is no "
+        f"{why} to show that a file {gain} than float loses at most {task.metric.margin_text(task.margin)}; that is no "
         "reason to ship the float file"
     )
     undecided = tuple(task.name_of_row(row) for row in rows if gains(row))
@@ -501,8 +501,8 @@ def _advice(task: Task, unsure: Sequence[pd.Series], best: pd.Series) -> str:
     needed = [each for row in unsure if (each := task.examples_needed(row["run_id"], best["run_id"])) is not None]
     predictions = task.read_evidence(best["run_id"])
     if not needed or predictions is None:
-        return f"Their {task.judged.evidence} are missing. Repeat the runs to compare them."
-    points_lost = task.judged.margin_text(task.margin)
+        return f"Their {task.metric.evidence} are missing. Repeat the runs to compare them."
+    points_lost = task.metric.margin_text(task.margin)
     there = f"{predictions.examples:,} test examples are too few to show whether it loses more than {points_lost}"
     within = [each for each in needed if each <= MOST_NEEDED]
     if not within:
@@ -516,7 +516,7 @@ def _advice(task: Task, unsure: Sequence[pd.Series], best: pd.Series) -> str:
 
 def _as_before(task: Task) -> str:
     """Return the condition of an estimate of how many examples are needed."""
-    return "predictions keep differing as often" if task.judged.is_accuracy else "scores keep differing as much"
+    return "predictions keep differing as often" if task.metric.is_accuracy else "scores keep differing as much"
 
 
 def two_digits(count: int) -> str:
@@ -536,8 +536,8 @@ def _same(task: Task, chosen: pd.Series) -> tuple[str, ...]:
 def _cost(task: Task, row: pd.Series, best: pd.Series) -> str:
     """Describe the loss of accuracy of a row."""
     if row["run_id"] == best["run_id"] or same_file(row, best):
-        return f"no other is {task.judged.first}"  # a strategy is called none
+        return f"no other is {task.metric.first}"  # a strategy is called none
     difference = task.difference(row["run_id"], best["run_id"])
     if difference is None:
-        return f"not compared with the {task.judged.foremost}, since {task.judged.evidence} are missing"
-    return f"{task.judged.change(difference)} compared with the {task.judged.foremost}"
+        return f"not compared with the {task.metric.foremost}, since {task.metric.evidence} are missing"
+    return f"{task.metric.change(difference)} compared with the {task.metric.foremost}"

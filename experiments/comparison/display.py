@@ -20,10 +20,10 @@ from experiments.comparison.columns import (
     of_one_float_file,
     several_machines,
 )
-from experiments.comparison.judged import judged
+from experiments.comparison.metric import common_metric
 from experiments.comparison.names import display_names, labels
 from experiments.measure.latency import SAME_FILE
-from experiments.record.judged import Judged, judged_row
+from experiments.record.metric import RecordedMetric, metric_of_row
 from experiments.record.run_record import NOT_MEASURED, short_warning
 from experiments.statistics.rounding import percent, whole
 from experiments.system.escaping import one_line
@@ -33,7 +33,7 @@ from experiments.tracking.schema import SCHEMA, Column, heading
 SCORES = {
     "keras_score": "Keras", "tflite_score": "TFLite", "score_change": "difference", "score_difference": "difference",
 }  # fmt: skip
-ACCURATE = Judged()
+ACCURATE = RecordedMetric()
 LATENCY, VERDICT = heading("latency_p50_us"), heading("speed")
 DISTURBED = 0.2  # cores used by other processes, from which on a remark is shown
 
@@ -46,17 +46,17 @@ class Differences:
     size: str
     speedup: str
     other: str = ""  # the strategy that runs are compared with
-    judged: Judged | None = ACCURATE  # None: rows with several metrics
+    metric: RecordedMetric | None = ACCURATE  # None: rows with several metrics
 
     def heading(self, name: str) -> str:
         """Return the heading of one of these columns, or of a score."""
         if name not in SCORES:
             return heading(name, self.other)
-        title = self.judged.title if self.judged else "score"
-        unit = self.judged.unit if self.judged else ""
+        title = self.metric.title if self.metric else "score"
+        unit = self.metric.unit if self.metric else ""
         match SCORES[name]:
             case "difference":
-                change = self.judged.unit_of_change if self.judged else ""
+                change = self.metric.unit_of_change if self.metric else ""
                 return f"Δ {title} vs {self.other}{change}" if self.other else f"Δ {title}{change}"
             case model:
                 return f"{model} {title}{unit}"
@@ -65,9 +65,9 @@ class Differences:
     def of(table: pd.DataFrame) -> "Differences":
         """Return the columns against the float TFLite model of the same baseline, or against the requested strategy."""
         if "against" not in table.columns:
-            return Differences("score_change", "size_ratio", "speedup", judged=judged(table))
+            return Differences("score_change", "size_ratio", "speedup", metric=common_metric(table))
         other = str(table["against"].dropna().iloc[0])
-        return Differences("score_difference", "size_against", "speedup_against", other, judged(table))
+        return Differences("score_difference", "size_against", "speedup_against", other, common_metric(table))
 
 
 def display_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +106,7 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def _with_measurements(shown: pd.DataFrame, table: pd.DataFrame, differences: Differences) -> pd.DataFrame:
     """Return the table with scores, size and latency."""
-    metrics = {} if differences.judged else {heading("metric"): list(map(_metric, table["metric"]))}
+    metrics = {} if differences.metric else {heading("metric"): list(map(_metric, table["metric"]))}
     scores = {
         differences.heading(name): _scores(table, SCHEMA[name])
         for name in ("keras_score", "tflite_score", differences.score)
@@ -121,7 +121,7 @@ def _with_measurements(shown: pd.DataFrame, table: pd.DataFrame, differences: Di
 
 def _metric(name: Any) -> str:
     """Return the metric of a row in a table with several, with the unit of its values; empty for a failed run."""
-    metric = Judged(name) if isinstance(name, str) else None
+    metric = RecordedMetric(name) if isinstance(name, str) else None
     return f"{metric.title}{metric.unit}" if metric else ""
 
 
@@ -184,7 +184,7 @@ def note(table: pd.DataFrame, columns: Collection[str] = (LATENCY, VERDICT)) -> 
         MACHINES: several_machines(table),
         RANK.format(latency=program("latency")): LATENCY in columns and of_one_float_file(table),
     }
-    metric = judged(table)
+    metric = common_metric(table)
     title = metric.title if metric else "score"
     words = {"Δ accuracy": f"Δ {title}", "for accuracies": "for accuracies" if title == "accuracy" else f"for {title}"}
     text = " ".join(text for text, applies in notes.items() if applies)
@@ -265,7 +265,7 @@ def _scores(table: pd.DataFrame, column: Column) -> list[str]:
     is_change = SCORES[column.name] == "difference"
     cells = []
     for row in table[[*names, "metric", "metric_better"]].to_dict("records"):
-        metric = judged_row(row)
+        metric = metric_of_row(row)
         show = metric.shown_change if is_change else metric.shown
         cells.append(show(*(row[name] for name in names)))
     return cells

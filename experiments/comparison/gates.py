@@ -22,12 +22,12 @@ from experiments.comparison.columns import (
     timed,
 )
 from experiments.comparison.compared import Comparison
-from experiments.comparison.judged import judged
+from experiments.comparison.metric import common_metric
 from experiments.comparison.names import display_names, labels
 from experiments.comparison.query import require_column
 from experiments.comparison.recommendation import Candidate, fastest, most_accurate, recommend, smallest
 from experiments.comparison.tasks import Task, margin_of
-from experiments.record.judged import judged_row
+from experiments.record.metric import metric_of_row
 from experiments.statistics.estimates import (
     SIGNIFICANT,
     Estimate,
@@ -93,7 +93,7 @@ class Requirement:
             if min(low, self.bound) <= 0:
                 return None
             return interval_p(log(low), log(high), log(self.bound), freedom or None)
-        share = self.column in SHARES or (self.column == "tflite_score" and judged_row(run).is_accuracy)
+        share = self.column in SHARES or (self.column == "tflite_score" and metric_of_row(run).is_accuracy)
         if share and not freedom:
             return share_p(value, low if self.at_least else high, self.bound)
         return interval_p(low, high, self.bound, freedom or None)
@@ -204,7 +204,7 @@ def _best(task: Task, objective: str, lowest: bool) -> tuple[Candidate, list[Can
     """Return the run with the lowest (or highest) value, and those that do not differ significantly."""
     rows = task.rows.sort_values(objective, ascending=lowest, kind="stable")
     candidates, sign = task.candidates(rows), 1 if lowest else -1
-    better = judged_row(rows.iloc[0]).better
+    better = metric_of_row(rows.iloc[0]).better
     if objective in ("tflite_accuracy", "tflite_score") and lowest == (better == "lower"):
         return most_accurate(candidates, task, task.margin)
     if all(each.speedup for each in candidates) and (objective, lowest) in (
@@ -291,7 +291,7 @@ def _is_number(text: str) -> bool:
 
 def _check_direction(table: pd.DataFrame, objective: str, lowest: bool, prefix: str) -> None:
     """Check that the objective is not the worst value of the metric."""
-    metric = judged(table)
+    metric = common_metric(table)
     if objective == "tflite_score" and metric and lowest != (metric.better == "lower"):
         wrong, right = ("minimize", "maximize") if lowest else ("maximize", "minimize")
         raise UserError(

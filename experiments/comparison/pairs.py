@@ -13,7 +13,7 @@ from experiments.measure.latency import SAME_FILE
 from experiments.record.artifacts import EVIDENCE
 from experiments.record.evidence import Evidence, Predictions, difference_of, same_examples
 from experiments.record.identity import with_digest
-from experiments.record.judged import Judged, judged_row
+from experiments.record.metric import RecordedMetric, metric_of_row
 from experiments.statistics.estimates import SIGNIFICANT, discordant, holm, mcnemar, paired_bootstrap, paired_difference
 from experiments.system.errors import UserError
 from experiments.system.progress import CONSOLE, print_whole
@@ -31,7 +31,7 @@ SCORES_NOTE = (
     "verdict is that one file is better."
 )
 
-ACCURATE = Judged()
+ACCURATE = RecordedMetric()
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Examined:
     evidence: Evidence
     test_digest: str | None = None  # of the images; None for runs of earlier versions
     file: str | None = None  # digest of the TFLite file
-    judged: Judged = ACCURATE
+    metric: RecordedMetric = ACCURATE
 
 
 def _examined(store: Store, row: Row) -> Examined:
@@ -53,7 +53,7 @@ def _examined(store: Store, row: Row) -> Examined:
             f"--pair {row['run_id']}: requires a run with {' or '.join(EVIDENCE)}; this one has neither (status "
             f"{row['status']})."
         )
-    return Examined(label(row), row["dataset"], evidence, row["test_digest"], row["tflite_sha256"], judged_row(row))
+    return Examined(label(row), row["dataset"], evidence, row["test_digest"], row["tflite_sha256"], metric_of_row(row))
 
 
 def table_of_pairs(runs: Sequence[Examined]) -> pd.DataFrame:
@@ -67,23 +67,23 @@ def table_of_pairs(runs: Sequence[Examined]) -> pd.DataFrame:
     table = pd.DataFrame([_compared(run, against) for against, run in combinations(runs, 2)])
     adjusted = holm(table["mcnemar_p" if "mcnemar_p" in table else "p"].to_numpy())
     verdicts = [
-        SAME_FILE if same else _verdict(difference, p, runs[0].judged)
+        SAME_FILE if same else _verdict(difference, p, runs[0].metric)
         for same, difference, p in zip(table["same_file"], table["difference"], adjusted, strict=True)
     ]
     return table.assign(holm_p=adjusted, verdict=verdicts)
 
 
-def _verdict(difference: float, p: float, judged: Judged) -> str:
+def _verdict(difference: float, p: float, metric: RecordedMetric) -> str:
     if p >= SIGNIFICANT:
         return "no significant difference"
-    good, bad = ("more accurate", "less accurate") if judged.is_accuracy else ("better", "worse")
-    return good if (difference > 0) == (judged.better == "higher") else bad
+    good, bad = ("more accurate", "less accurate") if metric.is_accuracy else ("better", "worse")
+    return good if (difference > 0) == (metric.better == "higher") else bad
 
 
 def _check_alike(first: Examined, other: Examined) -> None:
-    if first.judged != other.judged:
+    if first.metric != other.metric:
         raise UserError(
-            f"--pair: {first.label} is judged by {first.judged.title}, and {other.label} by {other.judged.title}. "
+            f"--pair: {first.label} is judged by {first.metric.title}, and {other.label} by {other.metric.title}. "
             "A comparison requires the same task and metric."
         )
     digests = (first.test_digest, other.test_digest)
@@ -119,14 +119,14 @@ def _compared(run: Examined, against: Examined) -> dict[str, object]:
     }  # fmt: skip
 
 
-def display_pairs(table: pd.DataFrame, judged: Judged = ACCURATE) -> pd.DataFrame:
+def display_pairs(table: pd.DataFrame, metric: RecordedMetric = ACCURATE) -> pd.DataFrame:
     """Format differences with intervals and p-values, corrected if there are several."""
     narrow = {column: table[column].str.replace(" (", "\n(", regex=False) for column in ("run", "against")}
-    accurate = judged.is_accuracy
+    accurate = metric.is_accuracy
     shown = table[["run", "against", "images", *(("gained", "lost") if accurate else ())]].assign(**narrow)
     shown = shown.rename(columns={"images": "examples"})
     differences = zip(*(table[name] for name in ("difference", "low", "high")), strict=True)
-    shown[f"Δ {judged.title}{judged.unit_of_change}"] = [judged.shown_change(*each) for each in differences]
+    shown[f"Δ {metric.title}{metric.unit_of_change}"] = [metric.shown_change(*each) for each in differences]
     if accurate:
         shown["bootstrap (pp)"] = percents(table, "difference", "bootstrap_low", "bootstrap_high", sign="+")
     shown["McNemar p" if accurate else "p"] = [f"{p:.2g}" for p in table["mcnemar_p" if accurate else "p"]]
@@ -139,8 +139,8 @@ def display_pairs(table: pd.DataFrame, judged: Judged = ACCURATE) -> pd.DataFram
 def show_pairs(store: Store, rows: Sequence[Row]) -> pd.DataFrame:
     """Print the comparison of every pair of these runs on the same examples, and return it."""
     runs = [_examined(store, row) for row in rows]
-    pairs, judged = table_of_pairs(runs), runs[0].judged
-    print_whole(terminal_table(display_pairs(pairs, judged), {}))
-    note = PAIRS_NOTE if judged.is_accuracy else SCORES_NOTE
+    pairs, metric = table_of_pairs(runs), runs[0].metric
+    print_whole(terminal_table(display_pairs(pairs, metric), {}))
+    note = PAIRS_NOTE if metric.is_accuracy else SCORES_NOTE
     CONSOLE.print(note, style="dim", markup=False, highlight=False)
     return pairs

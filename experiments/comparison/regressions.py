@@ -24,7 +24,7 @@ from experiments.comparison.columns import (
 )
 from experiments.comparison.files import with_texts
 from experiments.comparison.gates import of_numbers
-from experiments.comparison.judged import judged
+from experiments.comparison.metric import common_metric
 from experiments.comparison.names import several_subjects
 from experiments.record.run_record import is_setting
 from experiments.system.errors import UserError, first_line
@@ -72,7 +72,7 @@ def allowance(text: str, direction: Direction, table: pd.DataFrame) -> Allowance
         raise UserError(
             f"--max-{direction} {text}: requires a result; {column} is a setting, which is equal in compared runs."
         )
-    metric = judged(table)
+    metric = common_metric(table)
     worse: Direction = "drop" if metric is None or metric.better == "higher" else "growth"
     if column in SCORES and metric and direction != worse:
         raise UserError(

@@ -21,12 +21,12 @@ from experiments.comparison.columns import (
 )
 from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import ReadEvidence, group_runs, seeds_to_pool
-from experiments.comparison.judged import judged
+from experiments.comparison.metric import common_metric
 from experiments.comparison.names import names, task_titles
 from experiments.comparison.recommendation import MARGIN, ORDER, Candidate
 from experiments.measure.rounds import ReadRounds, no_rounds
 from experiments.record.evidence import Evidence, Predictions, difference_of, same_examples
-from experiments.record.judged import Judged
+from experiments.record.metric import RecordedMetric
 from experiments.statistics.estimates import (
     Estimate,
     examples_needed,
@@ -63,16 +63,16 @@ class Task:
         return self._compared(one, other)[1]
 
     @cached_property
-    def judged(self) -> Judged:
+    def metric(self) -> RecordedMetric:
         """The metric by which rows are compared; differences and margin are gains in it, the higher the better."""
-        return judged(self.rows) or Judged()
+        return common_metric(self.rows) or RecordedMetric()
 
     def _compared(self, one: str, other: str) -> tuple[Estimate | None, float | None]:
         if (one, other) not in self._known:
             found: tuple[Estimate | None, float | None] = (None, None)
             if pairs := self._pairs(one, other):
                 difference, p = difference_of(*map(list, zip(*pairs, strict=True)))
-                found = self.judged.gain(difference), p
+                found = self.metric.gain(difference), p
             elif both := self._intervals(one, other):
                 found = unpaired_difference(*both), unpaired_p(*both)
             self._known[one, other] = found
@@ -123,7 +123,7 @@ class Task:
         # Computed by columns: row by row, thousands of rows would take seconds.
         columns = (
             rows["run_id"],
-            rows["tflite_score"].astype(float) * (1 if self.judged.better == "higher" else -1),
+            rows["tflite_score"].astype(float) * (1 if self.metric.better == "higher" else -1),
             rows["size_ratio"].astype(float) > LIKE_FLOAT,
             further > 0,
             rows["tflite_bytes"].astype(float),
@@ -157,9 +157,9 @@ class Task:
         """The scores of the rows that have an interval, as gains, by run id."""
         intervals = (self.rows[f"tflite_score{end}"].astype(float) for end in ("", "_low", "_high"))
         found = zip(self.rows["run_id"], map(Estimate, *intervals), strict=True)
-        lowest, highest = (0, 1) if self.judged.is_share else (-inf, inf)
+        lowest, highest = (0, 1) if self.metric.is_share else (-inf, inf)
         return {
-            run_id: self.judged.gain(each)
+            run_id: self.metric.gain(each)
             for run_id, each in found
             if lowest <= each.low <= each.value <= each.high <= highest
         }
@@ -254,6 +254,6 @@ def tasks_of(table: pd.DataFrame, comparison: Comparison) -> list[Task]:
 
 def margin_of(rows: pd.DataFrame, share: float) -> float:
     """Return the loss that a file to ship may have against the best, in the metric of the rows."""
-    metric = judged(rows) or Judged()
+    metric = common_metric(rows) or RecordedMetric()
     best = rows["tflite_score"].max() if metric.better == "higher" else rows["tflite_score"].min()
     return metric.margin(share, float(best))

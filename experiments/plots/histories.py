@@ -12,7 +12,7 @@ from experiments.comparison.names import epochs_text, names, task_titles
 from experiments.plots import FewPointsError, NoPictureError, add_texts, lay_out, sheet, show_values
 from experiments.plots.points import setting_of
 from experiments.plots.strategies import mark
-from experiments.record.judged import Judged
+from experiments.record.metric import RecordedMetric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,11 +116,11 @@ def _metric(curves: Curves) -> str:
 
 
 def _label(metric: str) -> str:
-    return f"{Judged(metric).title}{Judged(metric).unit}"
+    return f"{RecordedMetric(metric).title}{RecordedMetric(metric).unit}"
 
 
 def _scale(metric: str) -> float:
-    return 100.0 if Judged(metric).is_share else 1.0
+    return 100.0 if RecordedMetric(metric).is_share else 1.0
 
 
 def _epochs(curves: Curves) -> int:

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from experiments.comparison.columns import VOID, cell_of, key_of, may_be_shipped
-from experiments.comparison.judged import judged
+from experiments.comparison.metric import common_metric
 from experiments.comparison.names import epochs_text, names, subjects_of
 from experiments.plots import NoPictureError
-from experiments.record.judged import Judged
+from experiments.record.metric import RecordedMetric
 
 Numbers = npt.NDArray[np.float64]
 MOST_PANELS = 6
@@ -35,9 +35,9 @@ class Point:
     recommended: bool = False
 
 
-def metric_of(runs: pd.DataFrame) -> Judged:
+def metric_of(runs: pd.DataFrame) -> RecordedMetric:
     """Return the metric of a panel, whose runs have the same."""
-    return judged(runs) or Judged()
+    return common_metric(runs) or RecordedMetric()
 
 
 def scale_of(runs: pd.DataFrame) -> float:
@@ -53,7 +53,7 @@ def score_label(runs: pd.DataFrame) -> str:
 
 def score_title(runs: pd.DataFrame) -> str:
     """Return what a figure with these runs is about."""
-    metric = judged(runs)
+    metric = common_metric(runs)
     return metric.title[:1].upper() + metric.title[1:] if metric else "Score"
 
 

@@ -39,7 +39,7 @@ from experiments.plots.points import (
     void_left_out,
 )
 from experiments.plots.strategies import COMPRESSING, mark
-from experiments.record.judged import Judged
+from experiments.record.metric import RecordedMetric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -176,7 +176,7 @@ class Panel:
 
     title: str
     found: Sequence[Point]
-    metric: Judged
+    metric: RecordedMetric
     ylabel: str
 
     def values(self, point: Point, xlabel: str) -> dict[str, str]:

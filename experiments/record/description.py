@@ -8,7 +8,7 @@ from experiments.dataset.named import apart, fields, is_named
 from experiments.measure.latency import SAME_FILE
 from experiments.measure.rounds import Rounds
 from experiments.record.evidence import Scores
-from experiments.record.judged import Judged
+from experiments.record.metric import RecordedMetric
 from experiments.record.run_record import RunRecord
 from experiments.statistics.estimates import Estimate
 from experiments.statistics.rounding import percent, points, smaller, three_digits, times
@@ -57,12 +57,12 @@ def _accuracy(record: RunRecord) -> str:
     else:
         meaning = "not significantly different from that of"
     if isinstance(evidence, Scores):
-        judged, ratio = Judged(record.metric), record.metrics().get("output_sqnr_db")
+        metric, ratio = RecordedMetric(record.metric), record.metrics().get("output_sqnr_db")
         noise = "equal those" if ratio is None else f"have a signal-to-noise ratio of {ratio:.1f} dB to those"
         return (
-            f"**{judged.title} {judged.shown(*astuple(evidence.tflite_score))}{judged.sign}** on "
+            f"**{metric.title} {metric.shown(*astuple(evidence.tflite_score))}{metric.sign}** on "
             f"{evidence.examples:,} test examples: {meaning} the float TFLite model of the same baseline "
-            f"({judged.shown_change(*astuple(change))}{' points' if judged.is_share else ''}). Its "
+            f"({metric.shown_change(*astuple(change))}{' points' if metric.is_share else ''}). Its "
             f"outputs {noise} of its Keras model."
         )
     predictions = record.predictions

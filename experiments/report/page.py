@@ -14,7 +14,7 @@ from experiments.comparison.choices import choices, explain_tie, headline, join_
 from experiments.comparison.columns import is_group
 from experiments.comparison.compared import Comparison
 from experiments.comparison.groups import group_runs, seeds_to_pool
-from experiments.comparison.judged import judged
+from experiments.comparison.metric import common_metric
 from experiments.comparison.names import subjects_of
 from experiments.comparison.recommendation import MEANING
 from experiments.comparison.tasks import Task, tasks
@@ -31,7 +31,7 @@ from experiments.record.artifacts import (
     read_layers,
 )
 from experiments.record.evidence import Predictions
-from experiments.record.judged import SEVERAL, Judged
+from experiments.record.metric import SEVERAL, RecordedMetric
 from experiments.report.details import (
     Details,
     confusion,
@@ -64,7 +64,7 @@ def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequ
     Raises:
         UserError: an artifact of a run is invalid.
     """
-    found, control, metric = tasks(comparison), _control(comparison), (judged(comparison.table) or SEVERAL).title
+    found, control, metric = tasks(comparison), _control(comparison), (common_metric(comparison.table) or SEVERAL).title
     detailed = comparison.table.head(MOST_RUNS).loc[lambda rows: rows["status"] == "FINISHED", "run_id"].tolist()
     context = {
         **_context_of_answer(comparison, found, remark),
@@ -95,7 +95,7 @@ def report(store: Store, comparison: Comparison, shown: Pictures, commands: Sequ
 
 
 def _context_of_answer(comparison: Comparison, found: Sequence[Task], remark: str = "") -> Mapping[str, Any]:
-    metrics = list(dict.fromkeys(task.judged for task in found)) or [Judged()]
+    metrics = list(dict.fromkeys(task.metric for task in found)) or [RecordedMetric()]
     return {
         "answers": [(task, headline(task), choices(task)) for task in found],
         "metrics": " and ".join(metric.title for metric in metrics),

@@ -75,14 +75,14 @@ def _is_number(text: str) -> bool:
 
 def separation_table(found: Tie) -> Table:
     """Return how many examples or seeds would separate each tied row from the most accurate one."""
-    heading = ("tied setting", f"difference{found.judged.unit_of_change}", "test examples needed", "seeds needed")
+    heading = ("tied setting", f"difference{found.metric.unit_of_change}", "test examples needed", "seeds needed")
     columns = len(heading) if found.seeds > 1 else len(heading) - 1  # one seed does not show how much seeds vary
     return Table(heading[:columns], tuple(_separation(each, found)[:columns] for each in found.separations))
 
 
 def _shown(gain: Estimate, found: Tie) -> str:
-    value = found.judged.gain(gain)
-    return found.judged.shown_change(value.value, value.low, value.high)
+    value = found.metric.gain(gain)
+    return found.metric.shown_change(value.value, value.low, value.high)
 
 
 def _separation(each: Separation, found: Tie) -> tuple[Cell, ...]:
@@ -93,7 +93,7 @@ def _separation(each: Separation, found: Tie) -> tuple[Cell, ...]:
         return (
             Cell(each.name, look="text"),
             difference,
-            Cell(f"unknown: {found.judged.evidence} are missing", look="text"),
+            Cell(f"unknown: {found.metric.evidence} are missing", look="text"),
             Cell(""),
         )
     if each.difference and not each.difference.value and found.seeds == 1:

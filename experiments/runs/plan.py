@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from experiments.record.judged import judged_row
+from experiments.record.metric import metric_of_row
 from experiments.record.run_record import Setting
 from experiments.runs.configuration import Request
 from experiments.runs.forecast import FINISHING, Costs, Schedule, Work
@@ -289,7 +289,7 @@ def _score(row: Row) -> Iterable[str]:
     """Yield the metric of the task, with its difference from the float file."""
     for kind in ("accuracy", "score"):  # runs of earlier versions have accuracies only
         if (score := row.get(f"tflite_{kind}")) is not None:
-            metric, change = judged_row(row), row.get(f"{kind}_change")
+            metric, change = metric_of_row(row), row.get(f"{kind}_change")
             difference = "" if change is None else f" (Δ {metric.shown_change(float(change))})"
             yield f"{metric.title} {metric.shown(float(score))}{metric.sign}{difference}"
             return

@@ -11,7 +11,7 @@ ACCURACY = "accuracy"
 
 
 @dataclass(frozen=True)
-class Judged:
+class RecordedMetric:
     """A metric by its name in the column `metric`."""
 
     name: str = ACCURACY
@@ -99,10 +99,12 @@ class Judged:
         return f"{100 * margin:g} points" if self.is_share else f"{margin:.3g} in {self.title}"
 
 
-SEVERAL = Judged("score")  # stands for metrics that differ
+SEVERAL = RecordedMetric("score")  # stands for metrics that differ
 
 
-def judged_row(row: Any) -> Judged:
+def metric_of_row(row: Any) -> RecordedMetric:
     """Return the metric of a row."""
     name, better = row.get("metric"), row.get("metric_better")
-    return Judged(name, "lower" if better == "lower" else "higher") if isinstance(name, str) else Judged()
+    return (
+        RecordedMetric(name, "lower" if better == "lower" else "higher") if isinstance(name, str) else RecordedMetric()
+    )

@@ -2,14 +2,14 @@
 
 import pandas as pd
 
-from experiments.record.judged import Judged
+from experiments.record.metric import RecordedMetric
 
 
-def judged(table: pd.DataFrame) -> Judged | None:
+def common_metric(table: pd.DataFrame) -> RecordedMetric | None:
     """Return the metric of all rows that have one; None if they have several."""
     if "metric" not in table:
-        return Judged()
+        return RecordedMetric()
     metrics = table[["metric", "metric_better"]].dropna().drop_duplicates()
     if len(metrics) > 1:
         return None
-    return Judged(*metrics.iloc[0]) if len(metrics) else Judged()
+    return RecordedMetric(*metrics.iloc[0]) if len(metrics) else RecordedMetric()
