@@ -178,8 +178,8 @@ def _add_choice(choice: "argparse._ArgumentGroup") -> None:
     objective.add_argument("--maximize", metavar="COLUMN", help="ship the run with the highest value here")
     choice.add_argument(
         "--margin", type=float, default=100 * MARGIN, metavar="POINTS",
-        help="loss of score that is allowed for size or speed: in points for accuracy and other shares, in percent of the "
-        "best value for errors such as MAE (default: %(default)g)",
+        help="loss of score that is allowed for size or speed: in points for accuracy and other shares, in percent of "
+        "the best value for errors such as MAE (default: %(default)g)",
     )  # fmt: skip
     choice.add_argument(
         "--prefer", default=",".join(ORDER), metavar="CRITERION,...",
