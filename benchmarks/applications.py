@@ -131,7 +131,7 @@ def outcome_or_refusal(network: str, version: Version) -> dict[str, object]:
 
 
 def _rows(table: pd.DataFrame) -> list[Any]:
-    return list(table.fillna("").itertuples())
+    return list(table.astype(object).where(table.notna(), "").itertuples())
 
 
 def failures(table: pd.DataFrame) -> list[str]:

@@ -128,7 +128,7 @@ def test_a_model_with_several_inputs_requires_them_by_name(tmp_path: Path) -> No
         for part in ("train", "test")
         for x, name in (("x", "image"), ("y", "kind"))
     }
-    with pytest.raises(UserError, match=r"but the data set has only x_train\. Save an array for each input"):
+    with pytest.raises(UserError, match=r"but the data set has one\. Save an array for each input"):
         loaded(saved(tmp_path, plain))
 
 

@@ -127,9 +127,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=EXPECTED)
+# By night the detector of Keras 2 as well: convolutions with BatchNorm and ReLU, as test_conversion has them.
+@pytest.fixture(scope="module", params=[*EXPECTED, pytest.param("detection keras=2", marks=pytest.mark.nightly)])
 def example(request: pytest.FixtureRequest, folder: Path) -> Iterator[Example]:
-    task, uri = request.param, f"sqlite:///{folder}/mlflow.db"
+    (task, *more), uri = request.param.split(), f"sqlite:///{folder}/mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(folder)
@@ -139,7 +140,7 @@ def example(request: pytest.FixtureRequest, folder: Path) -> Iterator[Example]:
             patch.setattr(pipeline, name, function)
         store = connect(Tracking(uri=uri))
         with redirect_stdout(io.StringIO()):
-            swept([*commands()[task], *LESS.get(task, FEW_EPOCHS), f"tracking.uri={uri}"], store)
+            swept([*commands()[task], *LESS.get(task, FEW_EPOCHS), *more, f"tracking.uri={uri}"], store)
         expected = EXPECTED[task]
         gates = ("--require", expected.gate, "--minimize", "tflite_bytes")
         code, printed = compared("--uri", uri, *gates, "--out", "report.html")
