@@ -29,7 +29,6 @@ from experiments.training import loop
 MINE = """
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 def read():

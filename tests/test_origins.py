@@ -125,7 +125,11 @@ def test_runs_of_another_container_are_left_alone_until_the_user_says_so(store: 
 def test_runs_of_a_lost_sweep_are_closed_with_it(store: Store) -> None:
     sweep = store.open_sweep("a sweep", {})
     store.client.set_tag(sweep, "pid_namespace", "pid:[1]")
-    run_id = opened(store, TWIN, sweep)
+    run_id, own = opened(store, TWIN, sweep), opened(store, HERE, sweep)
+    with pytest.raises(UserError, match=rf"{own}: its process {os.getpid()} is running"):
+        store.close_lost([sweep])
+    assert status(store, sweep, run_id, own) == ["RUNNING", "RUNNING", "RUNNING"]
+    store.close(own, "KILLED")
     store.close_lost([sweep])
     assert status(store, sweep, run_id) == ["KILLED", "KILLED"]
 

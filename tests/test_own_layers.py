@@ -132,6 +132,24 @@ def test_a_constant_other_than_that_of_hard_swish_is_an_op_of_its_own() -> None:
     assert QAT().survey(model).units["product"] == ("product",)
 
 
+def test_a_division_of_six_by_a_gate_is_no_hard_swish() -> None:
+    from experiments.system.tensorflow import keras
+
+    image = keras.layers.Input(SHAPE)
+    x = keras.layers.Conv2D(2, 3)(image)
+    model = keras.Model(image, keras.layers.Multiply(name="product")([x, 6.0 / keras.layers.ReLU(6.0)(x + 3.0)]))
+    assert QAT().survey(model).units["product"] == ("product",)
+
+
+def test_an_operation_may_have_a_name() -> None:
+    from experiments.system.tensorflow import keras, tf
+
+    image = keras.layers.Input(SHAPE)
+    x = tf.subtract(1.0, keras.layers.Conv2D(2, 3)(image), name="mine")
+    survey = QAT().survey(keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(x))))
+    assert not survey.unsupported
+
+
 def test_pruned_and_clustered_models_with_such_layers_become_int8_and_keep_both() -> None:
     from experiments.quantization.tfmot import engine
 

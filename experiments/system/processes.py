@@ -82,7 +82,7 @@ class Origin:
         and the file is on a disk of this machine.
         """
         here = this_origin()
-        if not self.boot_id:  # recorded by an earlier version
+        if not self.boot_id:  # recorded by an earlier version, or where the system does not tell
             return "unknown"
         if (self.boot_id, self.pid_namespace) == (here.boot_id, here.pid_namespace):
             return "running" if is_running(self.process) else "ended"

@@ -572,10 +572,11 @@ class Store:
         Raises:
             UserError: there is no such open run, or its process is seen to run.
         """
-        found = reversed(self.find("attributes.status = 'RUNNING' and tags.kind != ''"))
-        marked = {run.info.run_id: Origin.of(run.data.tags) for run in found}
+        found = self.find("attributes.status = 'RUNNING' and tags.kind != ''")
+        marked = {run.info.run_id: Origin.of(run.data.tags) for run in reversed(found)}
         chosen = [find_by_prefix(prefix, list(marked), "RUNNING") for prefix in ids]
-        for run_id in chosen:
+        parts = [run.info.run_id for run in found if run.data.tags.get("mlflow.parentRunId") in chosen]
+        for run_id in (*chosen, *parts):
             if (origin := marked[run_id]).state(self.address.database) == "running":
                 raise UserError(
                     f"{run_id}: its process {origin.process.partition('@')[0]} is running. Stop it: Ctrl-C, or `kill`."

@@ -166,7 +166,7 @@ def _obstacle_of_operation(kind: str, layer: KerasLayer) -> str | None:
 
 def _operands(node: Node) -> list[Any] | None:
     """Return the operands of an operation, None for values of layers; None if there are others."""
-    named = {name: value for name, value in node.call_kwargs.items() if value is not None}
+    named = {name: value for name, value in node.call_kwargs.items() if value is not None and name != "name"}
     given = [*node.call_args, *(named.pop(name) for name in ("x", "y") if name in named)]
     operands = [None if hasattr(each, "_keras_history") else _number(each) for each in given]
     numbers = [each for each in operands if each is not None]
@@ -240,8 +240,10 @@ def _is_with(layer: KerasLayer, operations: Sequence[str], constant: float) -> b
     """Whether a layer is one of these operations, of its input and this constant."""
     if operation_of(layer) not in operations or len(layer.inbound_nodes) != 1:
         return False
-    operands = _operands(layer.inbound_nodes[0]) or ()
+    operands = _operands(layer.inbound_nodes[0]) or [None]
     numbers = [each for each in operands if each is not None]
+    if operations is DIVISIONS and operands[-1] is None:  # the constant is what is divided
+        return False
     return len(numbers) == 1 and numbers[0].size == 1 and bool(np.isclose(numbers[0], constant, rtol=1e-6).all())
 
 
