@@ -202,6 +202,19 @@ def test_an_impossible_header_of_an_array_is_damage(header: str, told: str, name
         read_archive(path, "dataset.path")
 
 
+def test_an_array_that_does_not_fit_in_memory_need_not_be_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> NoReturn:
+        raise MemoryError("Unable to allocate 40.0 GiB for an array")
+
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, allow_pickle=False, **ARRAYS)
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", full)
+    with pytest.raises(UserError, match=r"too large for the memory \(Unable to allocate 40.0 GiB.*np\.savez, not"):
+        read_archive(path, "dataset.path")
+
+
 def test_a_large_array_that_is_larger_than_its_bytes_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such arrays stay on the disk; the surplus would be the bytes of other members."""
     monkeypatch.setattr(archive, "IN_MEMORY", 0)

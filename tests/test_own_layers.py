@@ -141,6 +141,16 @@ def test_a_division_of_six_by_a_gate_is_no_hard_swish() -> None:
     assert QAT().survey(model).units["product"] == ("product",)
 
 
+def test_each_output_of_a_layer_in_float_is_quantized() -> None:
+    from experiments.system.tensorflow import keras, tf
+
+    image = keras.layers.Input(SHAPE)
+    one, other = tf.split(keras.layers.Conv2D(4, 3)(image), 2, axis=-1)
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(one * other)))
+    _, expectation = try_conversion(QAT(), QAT().scheme(model), model, few)
+    assert list(expectation.left_float) == ["tf.split"]
+
+
 def test_an_operation_may_have_a_name() -> None:
     from experiments.system.tensorflow import keras, tf
 

@@ -192,6 +192,11 @@ def _header(file: Any, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], bool, 
 def _explaining_damage(name: str, where: str) -> Iterator[None]:
     try:
         yield
+    except MemoryError as error:  # a damaged member may declare any size, but large data are no damage
+        raise UserError(
+            f"{where}: {name} is damaged, or too large for the memory ({first_line(error)}). Save large arrays with "
+            "np.savez, not savez_compressed: examples are then read in parts."
+        ) from error
     except ARCHIVE_DAMAGE as error:
         raise UserError(f"{where}: {name} is damaged ({first_line(error)}). {FORMAT}") from error
 

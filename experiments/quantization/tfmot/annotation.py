@@ -304,8 +304,9 @@ def _input_quantizer(tensor: Tensor) -> KerasLayer:
     """Return TFMOT's quantizer for activations: 8 bits, asymmetric, ranges by moving average."""
     quantizer = quantizers.MovingAverageQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
     layer = tensor.node.layer
-    call = layer.inbound_nodes.index(tensor.node)
-    return QuantizeLayer(quantizer, name=f"input_quantizer_{layer.name}{f'_{call}' if call else ''}")
+    call, output = layer.inbound_nodes.index(tensor.node), tensor._keras_history.tensor_index
+    ends = f"{f'_{call}' if call else ''}{f'_output_{output}' if output else ''}"
+    return QuantizeLayer(quantizer, name=f"input_quantizer_{layer.name}{ends}")
 
 
 def _groups(model: "Model") -> dict[str, Sequence[KerasLayer]]:
