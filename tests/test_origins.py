@@ -58,11 +58,17 @@ def test_a_process_has_ended_only_if_it_would_be_seen(
         assert replace(HERE, **changed).state(None) == "unknown"
 
 
-def test_without_proc_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("changed", "state"),
+    [({}, "running"), ({"process": "999999999@0"}, "ended"), ({"host": "elsewhere"}, "unknown")],
+)
+def test_without_proc_as_on_macos_the_host_name_says_where_a_process_is_seen(
+    changed: dict[str, str], state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(processes, "BOOT", Path("/nowhere"))
     processes._namespace.cache_clear()
     try:
-        assert this_origin().state(None) == "unknown"
+        assert replace(this_origin(), **changed).state(None) == state
     finally:
         processes._namespace.cache_clear()
 

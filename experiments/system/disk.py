@@ -12,7 +12,8 @@ from experiments.system.errors import first_line
 
 RESERVED = 2**18  # bytes; SQLite needs a tenth of it to record the end of a run
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-LOCAL = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "tmpfs", "xfs"})  # file systems of one machine
+# File systems that only one machine has mounted.
+LOCAL = frozenset({"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "tmpfs", "xfs", "zfs"})
 # What to do when a limit of the system is reached.
 LIMITS = {
     errno.EMFILE: "too many open files in this process: raise the limit with `ulimit -n 4096`",

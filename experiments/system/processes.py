@@ -67,7 +67,8 @@ class Origin:
     """The process that a run of a store comes from, as recorded for readers on any machine.
 
     Containers may share a host name, and each counts its own processes from 1. So a missing process says something only
-    where the same processes are seen: since the same start of the kernel, in the same namespace of process ids.
+    where the same processes are seen: since the same start of the kernel, in the same namespace of process ids. Systems
+    without these, such as macOS, have one list of processes for each host name.
     """
 
     host: str = ""
@@ -82,8 +83,8 @@ class Origin:
         and the file is on a disk of this machine.
         """
         here = this_origin()
-        if not self.boot_id:  # recorded by an earlier version, or where the system does not tell
-            return "unknown"
+        if not self.boot_id and (here.boot_id or self.host != here.host):
+            return "unknown"  # recorded by an earlier version, or elsewhere
         if (self.boot_id, self.pid_namespace) == (here.boot_id, here.pid_namespace):
             return "running" if is_running(self.process) else "ended"
         restarted = (
