@@ -233,7 +233,7 @@ def test_user_defined_layers_stay_float_and_the_reason_is_known_before_training(
 def test_choosing_a_user_defined_layer_is_refused_by_name(own_model: KerasFile, name: str) -> None:
     from experiments.strategy.annotate import Annotate
 
-    with pytest.raises(UserError, match=f"Layers that cannot be trained.*{name} .*ptq_int8"):
+    with pytest.raises(UserError, match=f"Layers that do not support quantization-aware training.*{name} .*ptq_int8"):
         Annotate(layers=(name,)).expectation(own_model.build((8, 8, 1), 3))
 
 
