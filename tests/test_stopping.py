@@ -218,7 +218,7 @@ Stopped = tuple[int, str, list[psutil.Process]]  # the exit code, what it wrote,
 
 
 def stop_forked(folder: Path, settings: Sequence[str], moment: str, times: int) -> Stopped:
-    command = start(folder, "experiments.run", *settings, measured=False, TMPDIR=str(folder / "tmp"))
+    command = start(folder, "experiments.run", *settings, TMPDIR=str(folder / "tmp"))
     process = psutil.Process(command.pid)
     wait_for(moment, folder, lambda: process.status() != psutil.STATUS_ZOMBIE)
     children = process.children(recursive=True)

@@ -156,6 +156,11 @@ def test_runs_are_judged_by_the_metric_of_the_task(example: Example) -> None:
         assert list(example.rows[f"{model}_score"]) == pytest.approx(list(own))
 
 
+def test_a_score_lies_in_its_interval(example: Example) -> None:
+    for _, row in example.rows.iterrows():
+        assert row["tflite_score_low"] <= row["tflite_score"] <= row["tflite_score_high"]
+
+
 def test_files_compute_what_their_strategies_promise(example: Example) -> None:
     assert set(example.rows["verified"]) == {"true"}
     assert example.rows.set_index("strategy")["coverage_ops"].to_dict() == {"none": 0, "ptq_int8": 1, "qat": 1}
