@@ -218,6 +218,7 @@ def test_rows_and_series_are_normalized_in_int8(shape: tuple[int, ...]) -> None:
     [
         ("three", "Multiply of 3 values; supported: 2"),
         ("axes", "Multiply of values with different numbers of axes"),
+        ("twice", "Multiply that is called several times, whose outputs would share one range"),
         ("rows", "Normalization along another axis than the last"),
         ("inverse", "Normalization that is inverted"),
         ("apart", "Normalization by factors that differ by more than 16 times: the values before it have one scale"),
@@ -236,6 +237,8 @@ def test_what_cannot_be_int8_is_named_with_the_reason(name: str, reason: str) ->
     flat = layers.Dense(3)(layers.GlobalAveragePooling2D()(image))
     x = layers.Multiply(name="three")([image, image, layers.Conv2D(3, 1)(image)])
     x = layers.Multiply(name="axes")([x, flat])
+    twice = layers.Multiply(name="twice")
+    x = twice([twice([x, image]), image])
     x = layers.Normalization(axis=1, mean=[0.0] * 8, variance=[1.0] * 8, name="rows")(x)
     x = layers.Normalization(axis=None, mean=0.0, variance=2.0, invert=True, name="inverse")(x)
     x = layers.Normalization(mean=[0.0] * 3, variance=[1.0, 2.0, 400.0], name="apart")(x)

@@ -287,3 +287,18 @@ def test_a_model_whose_images_differ_starts_as_tfmot_made_it() -> None:
     before = quantized.get_weights()
     start_ranges(quantized, model, of_all_brightness())
     assert all(np.array_equal(now, then) for now, then in zip(quantized.get_weights(), before, strict=True))
+
+
+def test_the_first_range_of_a_layer_called_twice_holds_the_values_of_both_calls() -> None:
+    from experiments.quantization.tfmot.annotation import annotated_whole, start_ranges
+    from experiments.system.tensorflow import keras
+
+    layers = keras.layers
+    image = keras.Input((16, 16, 3))
+    same = layers.Conv2D(3, 1, kernel_initializer=keras.initializers.Constant(0.01), name="same")
+    model = keras.Model(image, layers.Flatten()(same(same(image))))  # the second outputs are 30 times smaller
+    quantized = annotated_whole(model)
+    given = of_all_brightness(most=0.04)
+    start_ranges(quantized, model, given)
+    (most,) = (w.numpy() for w in quantized.weights if w.name.endswith("same/post_activation_max:0"))
+    assert most == pytest.approx(0.01 * given.sum(axis=-1).max(), rel=0.01)

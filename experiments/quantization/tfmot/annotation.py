@@ -195,11 +195,15 @@ def _follow(outputs: Tensor, expected: Tensor) -> bool:
 
 
 def _set_ranges(quantized: "Model", images: Images, kind: type) -> None:
-    """Set the ranges of a kind of quantizer to the range of float values for images."""
+    """Set the ranges of a kind of quantizer to the range of float values for images, in all calls of its layer."""
+    known: set[int] = set()
 
     def remember(_self: Any, values: Tensor, _training: Any, weights: Mapping[str, Any], **_: Any) -> Tensor:
-        weights["min_var"].assign(tf.minimum(0.0, tf.reduce_min(values)))
-        weights["max_var"].assign(tf.maximum(0.0, tf.reduce_max(values)))
+        limits = weights["min_var"], weights["max_var"]
+        before = (0.0, 0.0) if id(limits[0]) not in known else limits
+        known.add(id(limits[0]))
+        limits[0].assign(tf.minimum(before[0], tf.reduce_min(values)))
+        limits[1].assign(tf.maximum(before[1], tf.reduce_max(values)))
         return values
 
     with fake_quantization_off(), replaced(kind, "__call__", remember):

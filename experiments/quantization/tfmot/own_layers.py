@@ -119,6 +119,8 @@ def operation_of(layer: KerasLayer) -> str:
 def obstacle(layer: KerasLayer) -> str | None:
     """Return why a layer for which this module has a configuration cannot be trained quantization-aware."""
     kind = operation_of(layer) or type(layer).__name__
+    if len(layer.inbound_nodes) > 1 and type(layer) not in SCALING:
+        return f"{kind} that is called several times, whose outputs would share one range"
     given = tf.nest.flatten(layer.inbound_nodes[0].keras_inputs)
     if not all(tensor.dtype == tf.float32 for tensor in given):
         return f"{kind} of values that are not float32"
@@ -154,8 +156,6 @@ def _obstacle_of_scaling(layer: KerasLayer, shape: Sequence[int | None]) -> str 
 
 
 def _obstacle_of_operation(kind: str, layer: KerasLayer) -> str | None:
-    if len(layer.inbound_nodes) > 1:
-        return f"{kind} that is called several times"
     operands = _operands(layer.inbound_nodes[0])
     if operands is None:
         return f"{kind} of other than layers' outputs and numbers"
