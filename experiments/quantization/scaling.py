@@ -11,14 +11,15 @@ Tensor = Any
 def scaled(inputs: Tensor, factors: Tensor, offsets: Tensor, rounded: Callable[[Tensor], Tensor]) -> Tensor:
     """Return values times a factor plus an offset for each channel, as a depthwise convolution with 1 x 1 kernels.
 
-    TFLite's MUL and ADD take one scale for all channels; this one has a scale for each, so that no factor is rounded,
-    and offsets in 32 bits.
+    TFLite's MUL and ADD take one scale for all channels. This op has a scale for each, with which every factor is
+    exactly 127 or -127 steps, and offsets in 32 bits.
 
     Args:
         inputs: Values with 2 to 4 axes, channels last.
         factors: One, or one for each channel.
         offsets: One, or one for each channel.
-        rounded: Quantizes the factors, of shape (1, 1, 1, channels), with a scale for each index of the last axis.
+        rounded: Applies fake quantization to the factors, of shape (1, 1, 1, channels), with a scale for each index of
+            the last axis.
     """
     channels = inputs.shape[-1]
     flat = tf.reshape(tf.broadcast_to(factors, (channels,)), (1, 1, 1, channels))
