@@ -38,7 +38,7 @@ CONTRACT = {
 def experiment(strategy: Strategy, cache: Path, finetune_epochs: int = 1) -> Experiment:
     return Experiment(
         setting=Setting("a strategy", "article_cnn", "mnist", 1, finetune_epochs, 0),
-        dataset=Mnist(train_samples=2000, test_samples=1000),
+        dataset=Mnist(train_samples=1200, test_samples=400),
         model=ArticleCNN(),
         strategy=strategy,
         training=Training(epochs=1, batch_size=50),
@@ -140,7 +140,7 @@ def test_a_quantization_aware_model_and_its_file_agree(strategy: Strategy, cache
         (PTQFloat16(), 0.005),
         (PTQInt8(), 0.01),
         (PTQInt8(layers=("conv2d_1", "dense")), 0.01),
-        (PTQInt16x8(calibration_samples=100), 0.005),
+        (PTQInt16x8(calibration_samples=20), 0.005),
         (PTQInt4(), 0.02),
         (Annotate(rest="dynamic"), 0.0),
         pytest.param(Annotate(rest="float16"), 0.0, marks=pytest.mark.nightly),

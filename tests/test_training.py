@@ -13,9 +13,10 @@ import pytest
 from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
 from experiments.system.cache import Cache
-from experiments.training import loop
+from experiments.training import loop, randomness
 from experiments.training.loop import Trained, Training, digest_of, fit, trajectory_key
 from experiments.training.precision import Precision, in_precision
+from experiments.training.randomness import mixed
 from tests.conftest import run
 
 pytestmark = pytest.mark.tensorflow
@@ -140,11 +141,50 @@ def test_an_epoch_has_the_bits_of_keras_own_pass_over_the_arrays(kind: str, data
     plain, settings = start(kind, data), Training(epochs=1, **SETTINGS)
     loop._compile(plain, settings)
     order = np.random.default_rng([0, 0]).permutation(len(data.train))
-    keras.utils.set_random_seed(loop._mixed(0, 0))
+    keras.utils.set_random_seed(mixed(0, 0))
     validation = (data.validation.x, data.validation.y)
     x, y = data.train.x[order], data.train.y[order]
     plain.fit(x, y, settings.batch_size, shuffle=False, verbose=0, validation_data=validation)
     assert bits(trained(kind, 1, data, shared).model) == bits(plain)
+
+
+def traces_of_two_epochs(layer: str, data: Dataset, folder: Path) -> tuple[int, str]:
+    """How often the training step of a model with this layer was traced, and the bits that came of it."""
+    from experiments.system.tensorflow import keras
+
+    traces = []
+
+    class Own(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+        def call(self, values: Any, training: bool = False) -> Any:
+            traces.extend([training] if training else [])
+            return values + np.random.standard_normal() if layer == "NumPy" else values
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    drawing = {"Dropout": [layers.Dropout(0.5)], "GaussianNoise": [layers.GaussianNoise(0.1)]}.get(layer, [])
+    body = [layers.InputLayer(data.input_shape), layers.Flatten(), Own(name="own"), *drawing, layers.Dense(10)]
+    model = keras.Sequential(body)
+    traces.clear()
+    settings = Training(epochs=2, **SETTINGS)
+    fitted = fit(model, data=data, settings=settings, seed=0, cache=Cache(dir=folder), title="training")
+    return len(traces), bits(fitted.model)
+
+
+# The first step is traced twice in any case, because it makes the variables of the optimizer.
+@pytest.mark.parametrize(("layer", "expected"), [("none", 2), ("Dropout", 3), ("GaussianNoise", 3), ("NumPy", 3)])
+def test_a_step_that_draws_random_numbers_is_traced_in_each_epoch_and_others_once(
+    layer: str, expected: int, data: Dataset, tmp_path: Path
+) -> None:
+    assert traces_of_two_epochs(layer, data, tmp_path)[0] == expected
+
+
+def test_a_step_that_is_traced_once_gives_the_bits_of_one_traced_in_each_epoch(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, once = traces_of_two_epochs("none", data, tmp_path / "once")
+    monkeypatch.setattr(randomness, "_draws", lambda _step: True)
+    assert traces_of_two_epochs("none", data, tmp_path / "each") == (3, once)
 
 
 def bits_in_a_fresh_process(kind: str, epochs: int, cache: Path) -> str:

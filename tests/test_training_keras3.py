@@ -10,6 +10,7 @@ from experiments.dataset import Dataset
 from experiments.dataset.mnist import Mnist
 from experiments.system.cache import Cache
 from experiments.training.loop import Trained, Training, digest_of, fit
+from experiments.training.randomness import Randomness
 
 pytestmark = pytest.mark.tensorflow
 
@@ -76,12 +77,11 @@ def test_training_changes_the_digest(straight: Trained, data: Dataset) -> None:
 
 
 def test_a_further_training_draws_other_random_numbers_than_the_first(data: Dataset, tmp_path: Path) -> None:
-    from experiments.training import loop
-
     model = network(data)
     states = []
     for bias in (0.0, 0.1):  # as before and after a training
         model.get_layer("dense").bias.assign(np.full(10, bias))
-        loop._seed(model, 7, int(digest_of(model)[:8], 16))
+        with Randomness(model, start=int(digest_of(model)[:8], 16)).of_epoch(7):
+            pass
         states.append(np.asarray(model.get_layer("dropout").seed_generator.state).tolist())
     assert states[0] != states[1]

@@ -44,6 +44,7 @@ from experiments.training.named import valid
 from experiments.training.optimizers import optimizer_for, optimizer_named
 from experiments.training.outputs import renamed
 from experiments.training.precision import Precision, in_precision
+from experiments.training.randomness import Randomness, mixed
 from experiments.training.schedules import Constant, rate, schedule_of
 from experiments.training.unfreezing import Unfreezing, unfreezing_for, unfreezing_of
 from experiments.training.weighting import NONE, check, class_weights_named, loss_for, weights_of
@@ -356,14 +357,14 @@ def _trained(work: _Work, settings: Training) -> Trained:
         _until(work, replace(settings, patience=None), best)
         trained = replace(trained, kept=best)
     # Later code draws the same random numbers, whether or not epochs came from the cache.
-    keras.utils.set_random_seed(_mixed(work.seed, trained.kept))
+    keras.utils.set_random_seed(mixed(work.seed, trained.kept))
     return trained
 
 
 def _until(work: _Work, settings: Training, last: int) -> Trained:
     """Bring a model to its state after epoch `last`, or after that at which the training stops early."""
     model, data, seed, states = work.model, work.data, work.seed, work.states
-    seeds = seed, int(digest_of(model)[:8], 16)
+    randomness = Randomness(model, start=int(digest_of(model)[:8], 16))
     done, state = states.latest(last)
     if (end := end_of(history_of(state), settings.patience)) and end < done:  # another training went further
         done, state = states.latest(end)
@@ -383,7 +384,7 @@ def _until(work: _Work, settings: Training, last: int) -> Trained:
             own = _own_callbacks(model, settings, steps, epoch, advance)
             with compute_lock():
                 started = time.perf_counter()
-                ended = _one_epoch(model, [*work.callbacks, *own], data, settings, seeds, epoch, augmented)
+                ended = _one_epoch(model, [*work.callbacks, *own], data, settings, seed, epoch, augmented, randomness)
                 for name, value in ended.items():
                     history.setdefault(name, []).append(value)
                 seconds += time.perf_counter() - started
@@ -476,48 +477,24 @@ def _one_epoch(
     callbacks: Sequence[Any],
     data: Dataset,
     settings: Training,
-    seeds: tuple[int, int],
+    seed: int,
     epoch: int,
     augmented: Augmented,
+    randomness: Randomness,
 ) -> dict[str, float]:
-    seed, start = seeds
     order = np.random.default_rng([seed, epoch]).permutation(len(data.train))
-    _seed(model, _mixed(seed, epoch), start)
-    result = model.fit(
-        augmented(_batches(data.train, settings.batch_size, order), seed, epoch),
-        epochs=epoch + 1,
-        initial_epoch=epoch,
-        validation_data=(_batches(data.validation, settings.batch_size) if len(data.validation) else None),
-        class_weight=weights_of(settings.class_weights, data),
-        verbose=0,
-        shuffle=False,
-        callbacks=list(callbacks),
-    )
+    with randomness.of_epoch(mixed(seed, epoch)):
+        result = model.fit(
+            augmented(_batches(data.train, settings.batch_size, order), seed, epoch),
+            epochs=epoch + 1,
+            initial_epoch=epoch,
+            validation_data=(_batches(data.validation, settings.batch_size) if len(data.validation) else None),
+            class_weight=weights_of(settings.class_weights, data),
+            verbose=0,
+            shuffle=False,
+            callbacks=list(callbacks),
+        )
     return renamed(result.history, model, data.output)
-
-
-def _seed(model: "Model", seed: int, start: int) -> None:
-    """Seed everything random in an epoch, such as Dropout.
-
-    `start` stands for the initial model. With it, fine-tuning in Keras 3 does not drop the values again that training
-    dropped in its first epochs, on the same images in the same order. In Keras 2 a new trace draws others anyway.
-    """
-    from experiments.system.tensorflow import keras
-
-    keras.utils.set_random_seed(seed)  # of Python, NumPy and TensorFlow
-    if version_of(model) == 2:
-        model.make_train_function(force=True)  # the new seed requires a new trace
-        return
-    for number, state in enumerate(_generators(model)):
-        state.assign(np.random.SeedSequence([seed, start, number]).generate_state(2).astype(state.dtype))
-
-
-def _generators(model: "Model") -> list[Any]:
-    """Return the states of the random generators of a Keras 3 model: variables that are not weights."""
-    from keras.src.random.seed_generator import global_seed_generator
-
-    weights = {id(weight) for weight in model.weights}
-    return [*(each for each in model.variables if id(each) not in weights), global_seed_generator().state]
 
 
 def _batches(split: Split, size: int, order: Labels | None = None) -> Any:
@@ -545,10 +522,6 @@ def _batches(split: Split, size: int, order: Labels | None = None) -> Any:
     untuned = tf.data.Options()
     untuned.autotune.enabled = False
     return tf.data.Dataset.range(-(-len(split) // size)).map(batch).prefetch(1).with_options(untuned)
-
-
-def _mixed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0] & 0x7FFFFFFF)
 
 
 def _state(model: "Model", history: Mapping[str, list[float]], seconds: float) -> Arrays:
