@@ -8,6 +8,7 @@ our engine trained, on average, in steps of the output's integers. Every model i
 may crash. Writes benchmarks/results/layers_supported/.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -237,6 +238,7 @@ BLOCKS = {block.name: block for block in _ALL}
 
 
 def _model(block: Block, keras: Keras) -> Model:
+    keras.backend.clear_session()  # so that layers, which refusals name, are numbered as in any other selection of rows
     keras.utils.set_random_seed(0)
     given = keras.layers.Input(SHAPES[block.takes], dtype="int32" if block.takes == "words" else "float32")
     values = block.build(keras, given)
@@ -342,14 +344,19 @@ def outcome(name: str) -> Outcome:
             with native_stderr_silenced():
                 return computes_in(make(block))
         except Exception as error:  # noqa: BLE001  # whatever it is: that is the finding
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
             if of == "TFMOT" and isinstance(error, AttributeError) and "keras.layers" in str(error):
                 return NO_LAYER
-            why.append(f"{of}: {reason}")
+            why.append(f"{of}: {reason(error)}")
             return "refused"
 
     tfmot, own_engine, converter = cell("TFMOT", _by_tfmot), cell("own", ours), cell("converter", _by_the_converter)
     return Outcome(block.theme, name, tfmot, own_engine, converter, steps[0], " | ".join(why))
+
+
+def reason(error: Exception) -> str:
+    """Return why a block was refused, without addresses of functions, which differ in each process."""
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def outcomes(names: Sequence[str]) -> Iterator[Outcome]:

@@ -404,7 +404,7 @@ def test_calls_of_one_layer_have_ranges_of_their_own_and_one_kernel() -> None:
         image = keras().Input(IMAGE, name="image")
         shared = [layer("Conv2D", filters=3, kernel_size=3), layer("BatchNormalization"), layer("ReLU")]
         branches = []
-        for values in (image, 5.0 * image):
+        for values in (image, 100.0 * image):
             for each in shared:
                 values = each(values)  # noqa: PLW2901
             branches.append(values)
@@ -420,6 +420,35 @@ def test_calls_of_one_layer_have_ranges_of_their_own_and_one_kernel() -> None:
     content = content_of(copy)
     assert {op.types for op in read_ops(content, [each.name for each in model.layers]) if op.computes} == {"int8"}
     assert steps_apart(copy, content, examples) < 4
+
+
+@pytest.mark.parametrize("kind", ["Conv2D", "GRU"])
+def test_a_layer_called_twice_is_quantized_as_two_layers_with_its_weights(kind: str) -> None:
+    """Each call starts with the limits of its own values, and moves towards those in training."""
+    shape, arguments = {
+        "Conv2D": (IMAGE, {"filters": 2, "kernel_size": 3}),
+        "GRU": ((3, 4), {"units": 2, "use_bias": False}),
+    }[kind]
+
+    def build(*names: str) -> Any:
+        called = {name: getattr(keras().layers, kind)(name=name, **arguments) for name in names}
+        given = [keras().Input(shape, name=name) for name in ("small", "large")]
+        return keras().Model(given, [called[name](each) for name, each in zip(names, given, strict=True)])
+
+    def limits_and_outputs(copy: Any) -> list[Any]:
+        limits = sorted(float(np.asarray(each)) for each in copy.non_trainable_variables if not each.shape)
+        return [limits, *(np.asarray(each).tolist() for each in copy(examples, training=False))]
+
+    models = [made(lambda: build("same", "same")), build("one", "other")]
+    for each in models[1].layers[2:]:
+        each.set_weights(models[0].get_layer("same").get_weights())
+    examples = [values(models[0]), 100 * values(models[0])]
+    shared, apart = (quantized(each, together(dict(zip(("small", "large"), examples, strict=True)))) for each in models)
+    first = limits_and_outputs(shared)
+    assert first == limits_and_outputs(apart)
+    for copy in (shared, apart):
+        copy([0.5 * each for each in examples], training=True)
+    assert first != limits_and_outputs(shared) == limits_and_outputs(apart)
 
 
 def test_several_inputs_and_outputs() -> None:
