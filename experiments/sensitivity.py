@@ -151,7 +151,9 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     Raises:
         UserError: the data set has no validation images, or the model has no layer that can be chosen.
     """
-    from experiments.measure.accuracy import tflite_logits
+    from experiments.dataset.arrays import kept, parts_of, row_bytes
+    from experiments.dataset.rows import AT_ONCE_BYTES
+    from experiments.measure.accuracy import tflite_parts
     from experiments.quantization.engines import engine_of
     from experiments.runs.pipeline import build_with_data, examples_of
     from experiments.runs.trainings import trainer
@@ -180,7 +182,12 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     in_float = float_file.content
     in_int8 = convert(baseline, Int8(500), calibration, float_file).content
     chosen = data.validation.sample(options.images)
-    predict = partial(tflite_logits, images=chosen.x[:], threads=experiment.threads)
+    small = len(chosen) * row_bytes(chosen.x) <= AT_ONCE_BYTES
+    images = chosen.x[:] if small else chosen.x
+
+    def predict(file: "TFLiteModel") -> Outputs:
+        return kept(tflite_parts(file, images, experiment.threads), len(chosen))
+
     outputs_in_float = predict(float_file)
     metric = head.validation_metric
     score = partial(_score, _compared(head, chosen, outputs_in_float), outputs_in_float)
@@ -188,6 +195,8 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
     recorded = RecordedMetric(metric.name, metric.better) if metric else RecordedMetric()
     nothing = measure([])
     allowed = recorded.margin(options.max_drop, nothing.score)
+    levels = output_levels(in_int8)
+    rounded = (round_to_levels(part, levels) for part in parts_of(outputs_in_float))
     with bar("Layers", total=2 * len(units)) as advance:
 
         def measure_each(chosen: Callable[[str], Iterable[str]]) -> dict[str, Measured]:
@@ -200,7 +209,7 @@ def measure_layers(experiment: "Experiment", options: Options) -> Findings:
         return Findings(
             tuple(units),
             none=nothing,
-            rounded=score((), len(in_float), round_to_levels(outputs_in_float, output_levels(in_int8))),
+            rounded=score((), len(in_float), kept(rounded, len(chosen))),
             everything=measure(list(units)),
             alone=measure_each(lambda unit: [unit]),
             spared=measure_each(lambda unit: [other for other in units if other != unit]),
@@ -276,9 +285,10 @@ def _compared(head: "Head", examples: Split, in_float: Outputs) -> Compared:
 
 def _score(compared: Compared, in_float: Outputs, chosen: Chosen, size: int, outputs: Outputs) -> Measured:
     """Compare the outputs of a file with those of the float file."""
-    error = outputs.astype(np.float64) - in_float
+    from experiments.measure.fidelity import errors
+
     score, change, lost = compared(outputs)
-    return Measured(chosen, size, score, change, lost, float(np.sqrt(np.mean(error**2))))
+    return Measured(chosen, size, score, change, lost, errors(outputs, in_float)[0])
 
 
 def round_to_levels(values: Outputs, levels: npt.NDArray[np.float64]) -> Outputs:

@@ -132,6 +132,20 @@ def test_large_arrays_stay_in_the_archive(tmp_path: Path, monkeypatch: pytest.Mo
         Npz(path=path).load()
 
 
+def test_large_classes_of_pixels_stay_in_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = {name: np.eye(4, dtype=np.uint8) + ARRAYS[name][:, np.newaxis, np.newaxis] for name in ("y_train", "y_test")}
+    path = saved(tmp_path, **maps)
+    in_memory = Npz(path=path).load()
+    monkeypatch.setattr(archive, "IN_MEMORY", 0)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=0))
+    in_file = Npz(path=path).load()
+    rows: Any = in_file.test.y
+    assert isinstance(rows.stored, ArrayFile)
+    assert (in_file.kind, in_file.classes, in_file.fingerprint) == ("maps", 3, in_memory.fingerprint)
+    assert np.array_equal(rows[:], maps["y_test"])
+    assert rows.dtype == np.int64
+
+
 def test_compressed_arrays_beyond_memory_are_refused_before_they_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from experiments.dataset import Split
+from experiments.dataset import Split, arrays
 from experiments.dataset.drawn_shapes import DrawnShapes
 from experiments.dataset.npz import Npz
 from experiments.dataset.rows import rows_of
@@ -107,6 +107,13 @@ def test_a_resample_is_the_map_of_its_images() -> None:
     value = metric.of(metric.prepared(found, split(y)), weights)
     assert value == pytest.approx(by_pycocotools(found[drawn], y[drawn])[0], abs=1e-12)
     assert value != pytest.approx(metric.value(found, split(y)), abs=1e-3)
+
+
+def test_detections_are_the_same_in_any_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, found = random_boxes(12, 3, 5, 0)
+    whole = FOUND.detections(found)
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 5 * found[0].nbytes)
+    assert np.array_equal(FOUND.detections(found), whole)
 
 
 FORMS: dict[Form, list[float]] = {

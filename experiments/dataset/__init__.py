@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as option
 
-from experiments.dataset.arrays import Stored
+from experiments.dataset.arrays import Stored, parts_of
 from experiments.dataset.entries import (
     Scales,
     check_inputs,
@@ -46,7 +46,7 @@ from experiments.dataset.rows import NamedRows, Rows, rows_of
 from experiments.dataset.saving import save_line
 from experiments.dataset.shapes import Entries, Shape, channel_warnings, image_shape, shape_for
 from experiments.dataset.splitting import held_out
-from experiments.dataset.targets import PARTS, Kind, Targets, kind_of, read_targets
+from experiments.dataset.targets import PARTS, Kind, Targets, kind_of, largest_class, read_targets
 from experiments.dataset.values import Scaling, range_warnings, scaling_of
 from experiments.system.errors import UserError, suggestion
 from experiments.system.options import OPTION
@@ -65,7 +65,8 @@ SUBSET_SEED = 0
 class Split:
     """Images (n, ...) float32, read when they are used, and their targets (n, ...).
 
-    Examples with several inputs are structured, (n,). For classification, targets are class numbers (n,) int64.
+    Examples with several inputs are structured, (n,). For classification, targets are class numbers (n,) int64. Classes
+    of pixels are Rows, since they may be larger than memory.
     """
 
     x: Rows
@@ -76,7 +77,8 @@ class Split:
 
     def take(self, index: npt.NDArray[np.int64]) -> "Split":
         """Return the images at these positions, in this order."""
-        return Split(self.x.take(index), self.y[index])
+        y: Any = self.y
+        return Split(self.x.take(index), cast(Array, y.take(index) if isinstance(y, Rows) else y[index]))
 
     def reshape(self, shape: Shape) -> "Split":
         """Return the same images in another shape, (n, *shape)."""
@@ -195,8 +197,7 @@ class Examples:
             case "classes":
                 return len(self.labels)
             case "maps":
-                counted = (each.y[each.y != self.ignored] for each in (self.train, self.validation, self.test))
-                return 1 + max((int(y.max()) for y in counted if y.size), default=0)
+                return 1 + max(largest_class(each.y, self.ignored) for each in (self.train, self.validation, self.test))
             case "boxes":
                 return 1 + max(int(each.y[..., 0].max(initial=0)) for each in (self.train, self.validation, self.test))
             case "anomalies":
@@ -227,7 +228,8 @@ class Examples:
         """Refuse classes of pixels most of which do not occur, such as 0 and 255: each would become an output."""
         if self.kind != "maps":
             return
-        found = np.unique(np.concatenate([np.unique(split.y) for _, split in self._splits()]))
+        each = [np.unique(part) for _, split in self._splits() for part in parts_of(split.y)]
+        found = np.unique(np.concatenate(each))
         found = found[found != self.ignored]
         if len(found) and RARE * len(found) < found[-1] + 1:
             listed = list_labels(tuple(found.tolist()))
@@ -609,5 +611,6 @@ def _digest(*splits: Split) -> str:
             for images in rows.chunks():
                 digest.update(np.ascontiguousarray(images).data)
         digest.update(f"{split.y.dtype.str}{split.y.shape}".encode())
-        digest.update(np.ascontiguousarray(split.y).data)
+        for targets in parts_of(split.y):
+            digest.update(targets.data)
     return digest.hexdigest()

@@ -23,6 +23,7 @@ from experiments.system.files import ARCHIVE_DAMAGE
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 IN_MEMORY = 64 * 2**20  # bytes; larger arrays of examples stay in the archive, if they are not compressed
+MAP_AXES = 2  # fewer than those of an array of targets that has a class for each pixel
 LOCAL_HEADER, LOCAL_NAMES = 30, 26  # bytes of a member's header in a zip file, and where the lengths of its names are
 UNLABELLED = " Only task=reconstruction requires no targets: a model that reproduces its input, to find anomalies."
 FORMAT = (
@@ -60,11 +61,11 @@ def read_archive(path: Path, key: str, labelled: bool = True) -> Raw:
             _check_memory(path, key)
             where = f"{key}={path}"
             x_train, x_test = (
-                _by_name(part, named[part], lambda name: _examples(path, archive, name, where))
+                _by_name(part, named[part], lambda name: _rows(path, archive, name, where))
                 for part in ("x_train", "x_test")
             )
             y_train, y_test = (
-                _by_name(part, named[part], lambda name: _array(archive, name, where))
+                _by_name(part, named[part], lambda name: _rows(path, archive, name, where))
                 if present[part]
                 else np.zeros(count(x), np.int64)
                 for part, x in (("y_train", x_train), ("y_test", x_test))
@@ -112,7 +113,7 @@ def _check_memory(path: Path, key: str) -> None:
     """Refuse arrays that have to be in memory and do not fit, before they are read."""
     with zipfile.ZipFile(path) as archive:
         members = [each for each in archive.infolist() if _is_of_data(each)]
-    needed = sum(each.file_size for each in members if not _stays(each))
+        needed = sum(each.file_size for each in members if not _stays(archive, each))
     if needed > (free := psutil.virtual_memory().available):
         raise UserError(
             f"{key}={path}: its compressed arrays take {needed / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} "
@@ -120,16 +121,21 @@ def _check_memory(path: Path, key: str) -> None:
         )
 
 
-def _stays(member: zipfile.ZipInfo) -> bool:
-    """Whether an array is read from the archive in parts: a large one that is not compressed."""
-    large = member.file_size > IN_MEMORY and member.filename.startswith("x_")
-    return large and member.compress_type == zipfile.ZIP_STORED
+def _stays(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    """Whether an array is read from the archive in parts: examples and classes of pixels, if large and uncompressed."""
+    if member.file_size <= IN_MEMORY or member.compress_type != zipfile.ZIP_STORED:
+        return False
+    if member.filename.startswith("x_"):
+        return True
+    with archive.open(member) as file:
+        shape, _, dtype = _header(file, member)
+        return len(shape) > MAP_AXES and dtype.kind in "iu"
 
 
-def _examples(path: Path, archive: Any, name: str, where: str) -> Stored:
-    """Return an array of examples: in memory, or large ones in the archive, after a pass that checks their sum."""
+def _rows(path: Path, archive: Any, name: str, where: str) -> Stored:
+    """Return an array: in memory, or a large one in the archive, after a pass that checks its sum."""
     member = _member(archive, name)
-    if not _stays(member):
+    if not _stays(archive.zip, member):
         return _array(archive, name, where)
     with _explaining_damage(name, where), archive.zip.open(member) as file:
         shape, columns_first, dtype = _header(file, member)

@@ -4,18 +4,24 @@ Rows are read with `pread` instead of a memory map: the pages of a map that were
 a map of 16 GB would seem to take 16 GB. The system caches the file either way, for all processes together.
 """
 
+import io
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
+from math import prod
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from experiments.system.disk import explain_os_error
+from experiments.system.errors import UserError
 from experiments.system.locks import open_in_use
+from experiments.system.temporary import temporary_folder
 
 CHUNK_BYTES = 8 * 2**20  # of a pass over all rows
 
@@ -99,3 +105,71 @@ def chunks(length: int, row_bytes: int) -> Iterator[slice]:
     step = max(1, CHUNK_BYTES // max(1, row_bytes))
     for start in range(0, length, step):
         yield slice(start, min(start + step, length))
+
+
+def row_bytes(values: Any) -> int:
+    """Return the size of a row of values, in memory or in a file."""
+    return int(values.dtype.itemsize * prod(values.shape[1:]))
+
+
+def parts_of(values: Any) -> Iterator[npt.NDArray[Any]]:
+    """Yield all rows of values, in memory or in a file, in arrays of at most CHUNK_BYTES: small ones in one array."""
+    for rows in chunks(len(values), row_bytes(values)):
+        yield np.ascontiguousarray(values[rows])
+
+
+def by_parts(compute: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], values: Any) -> npt.NDArray[Any]:
+    """Return what `compute` makes of all rows, one by one, while it is given a few megabytes of them at once."""
+    return np.concatenate([compute(part) for part in parts_of(values)])
+
+
+def write_rows(write: Callable[[Any], Any], parts: Iterable[npt.NDArray[Any]], length: int) -> None:
+    """Write arrays that together have `length` rows as one .npy file."""
+    for number, part in enumerate(parts):
+        if number == 0:
+            header = io.BytesIO()
+            descr = np.lib.format.dtype_to_descr(part.dtype)
+            about = {"shape": (length, *part.shape[1:]), "fortran_order": False, "descr": descr}
+            np.lib.format.write_array_header_1_0(header, about)
+            write(header.getvalue())
+        write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+
+
+def kept(parts: Iterable[npt.NDArray[Any]], length: int) -> npt.NDArray[Any]:
+    """Return arrays that together have `length` rows as one: in memory, or a large one in a temporary mapped file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    rest = iter(parts)
+    first = next(rest)
+    if length * row_bytes(first) <= CHUNK_BYTES:
+        return np.concatenate([first, *rest])
+    with temporary_folder("outputs") as folder:
+        try:
+            with (folder / "rows.npy").open("wb") as file:
+                write_rows(file.write, chain([first], rest), length)
+        except OSError as error:
+            raise UserError(
+                f"Temporary files cannot be written: {explain_os_error(error, folder)}. Free "
+                f"{length * row_bytes(first) / 2**30:,.2f} GiB there, or set TMPDIR."
+            ) from error
+        return mapped(folder / "rows.npy")  # which lasts longer than its name
+
+
+def mapped(path: Path) -> npt.NDArray[Any]:
+    """Return the array of a .npy file, whose pages the system reads when they are used, and can drop.
+
+    For values that code of others takes as an array. As long as it is used, the cache does not remove the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    descriptor = open_in_use(path)
+    try:
+        found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    weakref.finalize(cast(Any, found)._mmap, os.close, descriptor)  # all views of the array share it
+    return found

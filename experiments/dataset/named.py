@@ -42,8 +42,10 @@ def fields(values: Any) -> list[tuple[np.dtype[Any], tuple[int, ...]]]:
 
 
 def under(name: str, values: Array) -> Array:
-    """Return the values of one name; plain values are returned unchanged."""
-    return values if values.dtype.names is None else np.ascontiguousarray(values[name])
+    """Return the values of one name; plain values are returned unchanged. Those of a mapped file are not read yet."""
+    if values.dtype.names is None:
+        return values
+    return values[name] if isinstance(values, np.memmap) else np.ascontiguousarray(values[name])
 
 
 def as_inputs(values: Array) -> Any:

@@ -127,9 +127,12 @@ class NamedRows(Rows):
         return together({name: part[rows] for name, part in self.parts.items()})
 
 
-def at_once(images: "Rows | Images", most: int) -> int:
-    """Return how many images to hold in memory at once: `most`, or fewer large ones, in multiples of 8 if possible."""
-    fitting = AT_ONCE_BYTES // max(1, images.dtype.itemsize * prod(images.shape[1:]))
+def at_once(images: "Rows | Images", most: int, result_bytes: int = 0) -> int:
+    """Return how many images to hold in memory at once: `most`, or fewer large ones, in multiples of 8 if possible.
+
+    `result_bytes` is the size of what is computed from each.
+    """
+    fitting = AT_ONCE_BYTES // max(1, images.dtype.itemsize * prod(images.shape[1:]), result_bytes)
     return most if fitting >= most else max(1, fitting // 8 * 8 or fitting)
 
 
@@ -138,3 +141,8 @@ def rows_of(stored: Stored, scaling: Scaling) -> Rows:
     if isinstance(stored, np.ndarray) and stored.dtype.kind == "f":
         stored = stored.astype(np.float32, copy=False)
     return Rows(stored, scaling)
+
+
+def as_rows(values: "Rows | npt.NDArray[Any]") -> Rows:
+    """Return values of any type, such as targets, as rows that are read unchanged."""
+    return values if isinstance(values, Rows) else Rows(values, Scaling(dtype=values.dtype))

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from experiments.dataset.arrays import Stored, parts_of
 from experiments.dataset.place import ARRAYS, Place
+from experiments.dataset.rows import Rows
 from experiments.dataset.saving import save_line
+from experiments.dataset.values import Scaling
 from experiments.system.errors import UserError
 
 Array = npt.NDArray[Any]
@@ -90,7 +94,7 @@ def read_targets(
     found = []
     for y, count, part in zip((train, test), examples, PARTS, strict=True):
         _check_count(y, count, part, end, place)
-        found.append(readers[kind](y, f"{part}{end}", place))
+        found.append(readers[kind](y if kind == "maps" else np.asarray(y), f"{part}{end}", place))
     if kind == "boxes":
         most = max(y.shape[1] for y in found)
         found = [np.pad(y, ((0, 0), (0, most - y.shape[1]), (0, 0)), constant_values=-1) for y in found]
@@ -112,16 +116,22 @@ def _rows(y: Array, part: str, place: Place) -> npt.NDArray[np.float32]:
     return np.asarray(y, np.float32)
 
 
-def _maps(y: Array, part: str, place: Place) -> npt.NDArray[np.int64]:
-    """Return a class for each pixel, (n, height, width) int64."""
-    y = y[..., 0] if y.ndim == 4 and y.shape[-1] == 1 else y
-    if y.ndim != 3 or y.dtype.kind not in "biu" or (y.size and y.min() < 0):
+def largest_class(y: Any, ignored: int | None) -> int:
+    """Return the largest number among classes of pixels, in memory or in a file; 0 if all of them are `ignored`."""
+    counted = (part[part != ignored] for part in parts_of(y))
+    return max((int(part.max()) for part in counted if part.size), default=0)
+
+
+def _maps(y: Stored, part: str, place: Place) -> Any:
+    """Return a class for each pixel, (n, height, width) int64, as rows: they are kept as they are stored."""
+    form = y.shape[1:3] if y.ndim == 4 and y.shape[-1] == 1 else y.shape[1:]
+    if len(form) != 2 or y.dtype.kind not in "biu" or (len(y) and prod(form) and y.min() < 0):
         raise UserError(
             f"{_described(y, part, place)}; task=segmentation requires the number of a class for each pixel, from 0 "
             f"on: integers (n, height, width).{_as_arrays(place)}"
             f"{' For boxes, type task=detection.' if y.ndim == 3 and y.shape[2] == ROW else ''}"
         )
-    return y.astype(np.int64)
+    return Rows(y, Scaling(dtype=np.dtype(np.int64)), form=form)
 
 
 def _boxes(y: Array, part: str, place: Place) -> npt.NDArray[np.float32]:
@@ -196,7 +206,7 @@ def _numbers(y: Array, part: str, place: Place) -> npt.NDArray[np.float32]:
     return np.asarray(y.reshape(len(y), -1) if y.ndim == 1 else y, np.float32)
 
 
-def _described(y: Array, part: str, place: Place) -> str:
+def _described(y: Any, part: str, place: Place) -> str:
     """Describe targets of another kind than a task requires."""
     if place.arrays:
         return f"{place.targets(part)} has the shape {y.shape} and the dtype {y.dtype}"

@@ -1,9 +1,11 @@
 """The outputs of Keras models and TFLite files for images."""
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from threading import Event
+from math import prod
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from experiments.system.errors import UserError
 from experiments.system.machine import usable_cores
 from experiments.system.progress import bar
 from experiments.tflite.conversion import TFLiteModel
-from experiments.tflite.graph import input_details, inputs_of
+from experiments.tflite.graph import input_details, inputs_of, tensors
 
 if TYPE_CHECKING:
     from tf_keras import Model
@@ -28,6 +30,7 @@ Logits = npt.NDArray[np.float32]
 KERAS_BATCH = 500
 BATCH = 8  # images per call, if the outputs are bit-identical; larger batches are not faster
 CHUNK = 10 * BATCH  # images per task of a thread; small enough for a smooth progress bar
+AHEAD = 2  # such tasks for each thread, so that none waits until the outputs of an earlier one are taken
 
 
 def keras_logits(model: "Model", images: ImageRows) -> Logits:
@@ -37,22 +40,42 @@ def keras_logits(model: "Model", images: ImageRows) -> Logits:
 
 def traced(model: "Model") -> Callable[[ImageRows], Logits]:
     """Return `keras_logits` of a model as a function, which is traced once for each number of images."""
+    in_parts = traced_parts(model)
+    return lambda images: np.concatenate(list(in_parts(images)))
+
+
+def traced_parts(model: "Model") -> Callable[[ImageRows], Generator[Logits]]:
+    """Return a function that yields the outputs of `keras_logits` for some images after the other."""
     from experiments.system.tensorflow import tf
 
     forward = tf.function(partial(model, training=False))
 
-    def logits(images: ImageRows) -> Logits:
-        size = at_once(images, KERAS_BATCH)
+    def parts(images: ImageRows) -> Generator[Logits]:
+        size = at_once(images, KERAS_BATCH, output_bytes(model) or 0)
         starts = range(0, len(images), size)
-        outputs = []
         with bar("Keras model on the test examples", total=len(starts)) as advance:
             for start in starts:
-                outputs.append(compute_outputs(model, forward, images[start : start + size]))
+                found = compute_outputs(model, forward, images[start : start + size])
                 advance(1)
-        found = np.concatenate(outputs)
-        return found if is_named(found) else found.astype(np.float32, copy=False)
+                yield found if is_named(found) else found.astype(np.float32, copy=False)
 
-    return logits
+    return parts
+
+
+def output_bytes(model: "Model") -> int | None:
+    """Return the size of the outputs for an image as float32; None if the model does not say their shape."""
+    shapes = [tuple(each.shape[1:]) for each in model.outputs]
+    return None if any(None in shape for shape in shapes) else sum(map(_float_bytes, shapes))
+
+
+def _float_bytes(shape: tuple[int, ...]) -> int:
+    return np.dtype(np.float32).itemsize * prod(map(int, shape))
+
+
+def file_output_bytes(model: TFLiteModel) -> int | None:
+    """Return the size of the outputs of a file for an image as float32; None if the file does not say their shape."""
+    shapes = [tuple(each["shape"][1:]) for each in tensors(model.content)[1]]
+    return None if any(min(shape, default=1) < 0 for shape in shapes) else sum(map(_float_bytes, shapes))
 
 
 def tflite_logits(model: TFLiteModel, images: ImageRows, threads: int | None = None) -> Logits:
@@ -61,31 +84,43 @@ def tflite_logits(model: TFLiteModel, images: ImageRows, threads: int | None = N
     Each of `threads` (default: one per core) has its own interpreter. It runs several images per call if the file
     allows it and the outputs for a sample of images are bit-identical.
     """
-    size = at_once(images, CHUNK)
-    starts = range(0, len(images), size)
-    workers = min(threads or usable_cores(), len(starts))
+    return np.concatenate(list(tflite_parts(model, images, threads)))
+
+
+def tflite_parts(model: TFLiteModel, images: ImageRows, threads: int | None = None) -> Generator[Logits]:
+    """Yield the outputs of `tflite_logits` for some images after the other."""
     in_batches = can_batch(model, images)
-    interpreters = [load_interpreter(model, BATCH if in_batches else None) for _ in range(workers)]
-    stopped = Event()
+    first = load_interpreter(model, BATCH if in_batches else None)
+    most = threads or usable_cores()
+    of_image = sum(_float_bytes(tuple(each["shape"][1:])) for each in ends(first)[1].values())
+    size = at_once(images, CHUNK, AHEAD * most * of_image)
+    starts = range(0, len(images), size)
+    workers = min(most, len(starts))
+    free: SimpleQueue[Any] = SimpleQueue()
+    for interpreter in (first, *(load_interpreter(model, BATCH if in_batches else None) for _ in range(workers - 1))):
+        free.put(interpreter)
     with bar("TFLite model on the test examples", total=len(images)) as advance:
 
-        def run_worker(worker: int) -> list[Logits]:
-            outputs: list[Logits] = []
-            for start in starts[worker::workers]:
-                if stopped.is_set():
-                    break
-                chunk = images[start : start + size]
-                outputs.append((_invoke_in_batches if in_batches else _invoke)(interpreters[worker], chunk))
+        def run_chunk(start: int) -> Logits:
+            chunk, interpreter = images[start : start + size], free.get()
+            try:
+                return (_invoke_in_batches if in_batches else _invoke)(interpreter, chunk)
+            finally:
+                free.put(interpreter)
                 advance(len(chunk))
-            return outputs
 
         with ThreadPoolExecutor(workers) as pool:
+            running: deque[Future[Logits]] = deque()
             try:
-                shares = list(pool.map(run_worker, range(workers)))
+                for start in starts:
+                    if len(running) == AHEAD * workers:
+                        yield running.popleft().result()
+                    running.append(pool.submit(run_chunk, start))
+                while running:
+                    yield running.popleft().result()
             except BaseException:
-                stopped.set()  # otherwise Ctrl-C would wait for all images
+                pool.shutdown(wait=False, cancel_futures=True)  # otherwise Ctrl-C would wait for all images
                 raise
-    return np.concatenate([shares[i % workers][i // workers] for i in range(len(starts))])
 
 
 def can_batch(model: TFLiteModel, images: ImageRows) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import ImageRows, Images
+from experiments.dataset.arrays import by_parts, parts_of
 from experiments.dataset.named import under
 from experiments.measure.accuracy import Logits, dequantize, tensors_for
 from experiments.measure.interpreter import invoke, load_interpreter, load_preserving_interpreter
@@ -70,7 +71,7 @@ def gaps(
             first,
             second,
             _share_equal(predictions[first], predictions[second]),
-            *_errors(models[first], models[second]),
+            *errors(models[first], models[second]),
             output,
         )
         for first, second in combinations(models, 2)
@@ -80,7 +81,7 @@ def gaps(
 def _predictions(outputs: Logits, head: Head | None) -> npt.NDArray[np.int64] | None:
     """Return the predicted classes (n,); None for other tasks."""
     if head is None:
-        return np.asarray(outputs.argmax(axis=1), np.int64)
+        return by_parts(lambda part: np.asarray(part.argmax(axis=1), np.int64), outputs)
     return head.predict(outputs) if isinstance(head, ClassHead) else None
 
 
@@ -88,12 +89,15 @@ def _share_equal(one: npt.NDArray[np.int64] | None, other: npt.NDArray[np.int64]
     return None if one is None or other is None else float(np.mean(one == other))
 
 
-def _errors(a: Logits, b: Logits) -> tuple[float, float, float]:
+def errors(a: Logits, b: Logits) -> tuple[float, float, float]:
     """Return the root mean square and the maximum of the differences, and the signal-to-noise ratio."""
-    error = np.abs(a.astype(np.float64) - b)
-    noise = np.mean(error**2)
-    ratio = decibel(float(np.mean(np.square(a, dtype=np.float64))), float(noise))
-    return float(np.sqrt(noise)), float(error.max()), ratio
+    signal = noise = largest = 0.0
+    for first, second in zip(parts_of(a), parts_of(b), strict=True):
+        error = np.abs(first.astype(np.float64) - second)
+        signal += float(np.sum(np.square(first, dtype=np.float64)))
+        noise += float(np.sum(error**2))
+        largest = float(np.maximum(largest, error.max()))  # NaN if an error is
+    return float(np.sqrt(noise / a.size)), largest, decibel(signal / a.size, noise / a.size)
 
 
 def op_noise(

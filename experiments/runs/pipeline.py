@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.dataset import Dataset, Examples, Images
-from experiments.dataset.named import apart, is_named, under
+from experiments.dataset.named import fields, is_named, under
 from experiments.dataset.rows import at_once
 from experiments.measure.accuracy import Logits
 from experiments.measure.changes import Changed, changed_images
@@ -442,6 +442,7 @@ def _stage(trained: Trained) -> Stage:
 
 
 def _data(data: Dataset, head: Head, every: Logits) -> Data:
+    shapes = {name: shape for name, (_, shape) in zip(every.dtype.names or ("",), fields(every), strict=True)}
     return Data(
         training=len(data.train),
         validation=len(data.validation),
@@ -454,11 +455,11 @@ def _data(data: Dataset, head: Head, every: Logits) -> Data:
         outputs=head.outputs,
         labels=data.labels,
         scaling=data.scaling,
-        output_shape=under(data.output, every).shape[1:],
+        output_shape=shapes[data.output if is_named(every) else ""],
         target_shape=data.test.y.shape[1:],
         target_dtype=data.test.y.dtype.name,
         preprocessing=data.preprocessing,
         scalings=data.scalings if is_named(data.test.x) else {},
-        exits={name: values.shape[1:] for name, values in apart(every).items()} if is_named(every) else {},
+        exits=shapes if is_named(every) else {},
         output=data.output,
     )

@@ -6,18 +6,27 @@ test images give logits. All strategies of a setting share a baseline, so many r
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from experiments.dataset import Dataset, Images
-from experiments.measure.accuracy import Logits, keras_logits, tflite_logits, traced
+from experiments.dataset.arrays import CHUNK_BYTES, mapped, write_rows
+from experiments.measure.accuracy import (
+    Logits,
+    file_output_bytes,
+    output_bytes,
+    tflite_parts,
+    traced,
+    traced_parts,
+)
 from experiments.model.copies import first_difference
 from experiments.quantization.engines import engine_of
-from experiments.system.cache import Arrays, Cache
+from experiments.system.cache import ABOUT, Arrays, Cache, Files
 from experiments.system.machine import compute_lock
 from experiments.system.stamp import CODE_DIGEST, runtimes
 from experiments.tflite.conversion import Calibration, TFLiteModel, convert, is_fake_quantized
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
 
 
 CHECKED = 32  # images on which a float copy must give the outputs of its original
+OUTPUTS = "outputs.npy"  # larger ones than CHUNK_BYTES, in a folder of the cache
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,12 @@ class ResultCache:
 
     def keras_outputs(self, model: "Model") -> Logits:
         """Return the outputs (n, classes) float32 of a Keras model on the test images."""
-        return self._outputs(digest_of(model), f"Keras {model.name}", lambda: keras_logits(model, self.data.test.x))
+        count = output_bytes(model)
+
+        def compute() -> Generator[Logits]:
+            return traced_parts(model)(self.data.test.x)
+
+        return self._outputs(digest_of(model), f"Keras {model.name}", count, compute)
 
     def predictor(self, model: "Model") -> Callable[[Images], Logits]:
         """Return a function from images outside the test split to the outputs (n, outputs) float32 of a Keras model."""
@@ -77,8 +92,12 @@ class ResultCache:
 
     def tflite_outputs(self, file: TFLiteModel) -> Logits:
         """Return the outputs (n, classes) float32 of a TFLite file on the test images."""
-        about = f"TFLite {file.bytes:,} bytes"
-        return self._outputs(file.digest, about, lambda: tflite_logits(file, self.data.test.x, self.threads))
+        count = file_output_bytes(file)
+
+        def compute() -> Generator[Logits]:
+            return tflite_parts(file, self.data.test.x, self.threads)
+
+        return self._outputs(file.digest, f"TFLite {file.bytes:,} bytes", count, compute)
 
     def _converted(self, model: "Model", scheme: Scheme, fake_quantization: bool) -> TFLiteModel:
         inputs = {
@@ -99,10 +118,26 @@ class ResultCache:
         made = self.cache.load_or_compute(self._key(inputs), make, about)
         return TFLiteModel(made["content"].tobytes())
 
-    def _outputs(self, model: str, about: str, compute: Callable[[], Logits]) -> Logits:
+    def _outputs(self, model: str, about: str, count: int | None, compute: Callable[[], Generator[Logits]]) -> Logits:
+        """Return outputs of `count` bytes for an image: in memory, or from a mapped file if they take much of it."""
         inputs = {"model": model, "images": self.data.test_fingerprint}
-        made = self.once(inputs, lambda: {"logits": compute()}, f"outputs: {about}")
-        return cast(Logits, made["logits"])
+        if count is not None and count * len(self.data.test) <= CHUNK_BYTES:
+            made = self.once(inputs, lambda: {"logits": np.concatenate(list(compute()))}, f"outputs: {about}")
+            return cast(Logits, made["logits"])
+
+        def write(files: Files) -> Mapping[str, Any]:
+            with compute_lock(), closing(compute()) as parts, files.file(OUTPUTS) as append:
+                write_rows(append, parts, len(self.data.test))
+            return {ABOUT: f"outputs: {about}"}
+
+        while True:
+            folder, _ = self.cache.load_or_write(
+                self._key(inputs), write, "another process is computing the same result"
+            )
+            try:
+                return mapped(folder / OUTPUTS)
+            except FileNotFoundError:  # removed by another process before this one had opened it
+                continue
 
     def once(self, inputs: Mapping[str, object], make: Callable[[], Arrays], about: str) -> Arrays:
         """Return the result of `make`, cached by `inputs`; `about` describes it in the list of the cache."""

@@ -1,11 +1,12 @@
-"""The cache on disk: training states after each epoch, results of conversions and evaluations, and decoded data.
+"""The cache on disk: training states after each epoch, results of conversions and evaluations, and large arrays.
 
 Each entry is a file that contains its own key, and whose name has the digest of its content. A damaged or misplaced
 entry is detected and computed again, never used. A file gets its name only when it is complete. The process that
 computes an entry holds a lock, which is released when the process dies.
 
-Decoded data are too large for one read, so their entry is a folder. The name of the folder has the digest of its index,
-which holds the sizes and digests of the other files. A run checks the sizes, `verify` the digests.
+Decoded data and large outputs of models are too large for one read, so their entry is a folder. The name of the folder
+has the digest of its index, which holds the sizes and digests of the other files. A run checks the sizes, `verify` the
+digests.
 """
 
 import hashlib

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from experiments.dataset.arrays import parts_of
+
 Form = Literal["xyxy", "yxyx", "xywh", "cxcywh"]  # corners, corners with y first, corner and size, center and size
 Layout = Literal["scores", "scores_first", "detections"]
 Outputs = npt.NDArray[np.float32]
@@ -48,15 +50,16 @@ class Decoding:
 
     def detections(self, outputs: Outputs) -> Floats:
         """Return the detections of all images: (k, 7) of image, x, y, width, height, score, class."""
-        values = outputs.swapaxes(1, 2) if self.layout == "scores_first" else outputs
-        corners = values[..., :4].astype(np.float64) @ to_corners(self.form, self.scale)
-        sizes = np.maximum(corners[..., 2:] - corners[..., :2], 0)
-        boxes = np.concatenate([corners[..., :2], sizes], axis=-1)
-        found = []
-        for image in range(len(values)):
-            rows = self._given if self.layout == "detections" else self._chosen
-            own = rows(boxes[image], values[image, :, 4:].astype(np.float64))
-            found.append(np.concatenate([np.full((len(own), 1), image), own], axis=1))
+        found: list[Floats] = []
+        rows = self._given if self.layout == "detections" else self._chosen
+        for part in parts_of(outputs):
+            values = part.swapaxes(1, 2) if self.layout == "scores_first" else part
+            corners = values[..., :4].astype(np.float64) @ to_corners(self.form, self.scale)
+            sizes = np.maximum(corners[..., 2:] - corners[..., :2], 0)
+            boxes = np.concatenate([corners[..., :2], sizes], axis=-1)
+            for place in range(len(values)):
+                own = rows(boxes[place], values[place, :, 4:].astype(np.float64))
+                found.append(np.concatenate([np.full((len(own), 1), len(found)), own], axis=1))
         return np.concatenate(found)
 
     def _given(self, boxes: Floats, rest: Floats) -> Floats:

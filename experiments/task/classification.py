@@ -8,6 +8,7 @@ import numpy.typing as npt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Dataset, Images
+from experiments.dataset.arrays import by_parts
 from experiments.dataset.named import as_inputs
 from experiments.dataset.targets import Kind
 from experiments.system.errors import UserError
@@ -81,7 +82,7 @@ class ClassHead(Head):
         """Return the predicted class (n,) of outputs (n, outputs): the largest, or for one output by threshold."""
         if self.outputs == 1:
             return (outputs[:, 0] > self.threshold).astype(np.int64)
-        return np.asarray(outputs.argmax(axis=1), np.int64)
+        return by_parts(lambda part: np.asarray(part.argmax(axis=1), np.int64), outputs)
 
     def loss(self, keras: Any) -> Any:
         """See loss_of."""

@@ -2,16 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from math import prod
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from experiments.dataset import Split
-from experiments.dataset.arrays import chunks
+from experiments.dataset.arrays import by_parts, chunks, row_bytes
 from experiments.statistics.bootstrap import RESAMPLES, Replicates, resamples
 from experiments.task.boxes import THRESHOLDS, Decoding, average_precisions, matches
 
@@ -114,10 +113,10 @@ class RootMeanSquareError(OfMeans):
 
 def in_parts(outputs: Outputs, test: Split, together: int = 1) -> Iterator[tuple[Outputs, Split]]:
     """Yield outputs and examples, a few megabytes at once; `together` examples are always in one part."""
-    row = together * outputs.itemsize * prod(outputs.shape[1:])
-    for units in chunks(len(test) // together, row):
+    for units in chunks(len(test) // together, together * row_bytes(outputs)):
         rows = slice(units.start * together, units.stop * together)
-        yield outputs[rows], test.take(np.arange(rows.start, rows.stop))
+        examples = test.take(np.arange(rows.start, rows.stop))
+        yield np.ascontiguousarray(outputs[rows]), replace(examples, y=np.asarray(examples.y))
 
 
 def _differences(outputs: Outputs, targets: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -246,7 +245,7 @@ class _OfConfusion(OfSets):
     def prepared(self, outputs: Outputs, test: Split) -> Any:
         """Return the cell of the confusion matrix of each example, and the number of classes."""
         one = outputs.shape[1] == 1
-        predicted = (outputs[:, 0] > self.threshold).astype(np.int64) if one else outputs.argmax(axis=1)
+        predicted = (outputs[:, 0] > self.threshold).astype(np.int64) if one else by_parts(_largest, outputs)
         classes = int(max(test.y.max(), predicted.max())) + 1
         return test.y * classes + predicted, classes
 
@@ -258,6 +257,10 @@ class _OfConfusion(OfSets):
     @abstractmethod
     def of_counts(self, counts: npt.NDArray[np.float64]) -> float:
         """Return the metric from a confusion matrix: true classes in rows, predicted ones in columns."""
+
+
+def _largest(outputs: Outputs) -> npt.NDArray[np.int64]:
+    return np.asarray(outputs.argmax(axis=1))
 
 
 @dataclass(frozen=True)

@@ -99,10 +99,6 @@ class _Own(Metric):
 
 @dataclass(frozen=True)
 class _OwnScore(_Own, OfMeans):
-    def all_parts(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
-        """Return the scores; the user's function is called once, with all examples."""
-        return self.parts(outputs, test)
-
     def parts(self, outputs: Outputs, test: Split) -> npt.NDArray[np.float64]:
         """Return the scores, after checking them."""
         scores = np.asarray(_checked(self.own, "score", outputs, test.y), np.float64)

@@ -9,7 +9,7 @@ from pydantic import NonNegativeInt
 from pydantic.dataclasses import dataclass as option
 
 from experiments.dataset import Dataset, Examples
-from experiments.dataset.targets import Kind
+from experiments.dataset.targets import Kind, largest_class
 from experiments.system.errors import UserError
 from experiments.system.options import OPTION
 from experiments.task import Head, Task
@@ -66,8 +66,7 @@ class Segmentation(Task):
                 f"many pixels as the targets have, not (n, {', '.join(map(str, given))}). Use model=encoder_decoder, "
                 "or your own."
             )
-        counted = [split.y[split.y != self.ignored] for split in (data.train, data.validation, data.test)]
-        most = max((int(each.max()) for each in counted if each.size), default=0)
+        most = max(largest_class(split.y, self.ignored) for split in (data.train, data.validation, data.test))
         if most >= given[2]:
             raise UserError(
                 f"task=segmentation: the targets have the class {most}, but the model has outputs for {given[2]} "

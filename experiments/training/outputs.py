@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from experiments.dataset import Dataset, Split
-from experiments.dataset.named import together
+from experiments.dataset.rows import NamedRows, as_rows
 from experiments.model.ends import exit_names, with_output
 from experiments.system.errors import UserError
 from experiments.task import Head
@@ -55,7 +55,8 @@ class JointHead(Head):
 
         def joined(own: Split, parts: Mapping[str, Split]) -> Split:
             none = Split(own.x, np.zeros(len(own), np.float32))
-            return Split(own.x, together({name: parts.get(name, none).y for name in self.heads}))
+            targets = {name: as_rows(parts.get(name, none).y) for name in self.heads}
+            return Split(own.x, cast(Any, NamedRows(parts=targets)))
 
         return replace(
             data,
