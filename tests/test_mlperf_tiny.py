@@ -157,7 +157,7 @@ def test_the_suite_for_anomalies_judges_recordings(toycar: Path, tmp_path: Path)
     from experiments.runs.pipeline import run as run_experiment
 
     small = ["training.epochs=1", "finetune.epochs=1", "training.batch_size=64", "latency.seconds=0.2"]
-    chosen = ["+suite=mlperf_tiny_ad", f"dataset.path={toycar}", "strategy=qat", f"cache.dir={tmp_path}", *small]
+    chosen = ["+suite=mlperf_tiny_ad", f"dataset.path={toycar}", "strategy=ptq_int8", f"cache.dir={tmp_path}", *small]
     record = run_experiment(compose_request(chosen).experiment)
     assert (record.task, record.metric, record.broken, record.evidence.examples) == ("reconstruction", "auc", (), 6)
     assert record.metrics()["coverage_ops"] == 1

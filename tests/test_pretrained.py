@@ -167,7 +167,6 @@ def test_layers_are_unfrozen_after_their_epochs_and_resuming_gives_the_same_bits
         assert changed == trained[-1]
     assert trained == [["head"], ["conv_2", "head"], ["conv_1", "bn_1", "conv_2", "head"]]
     assert bits(model) == bits(unfrozen(path, tmp_path / "through", data, 3))
-    assert bits(model) != bits(unfrozen(path, tmp_path / "other", data, 3, unfreeze={1: 1}))
     best = unfrozen(path, tmp_path / "through", data, 3, keep="best", learning_rate=1.0)
     again = unfrozen(path, tmp_path / "through", data, 3, keep="best", learning_rate=1.0)  # from the cache only
     assert (bits(best), trainable(best)) == (bits(again), trainable(again))

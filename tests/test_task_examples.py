@@ -32,9 +32,10 @@ PAGE = REPOSITORY / "docs" / "how-to" / "try-each-task.md"
 START = "python -m experiments.run -m "
 # Less training than on the page. A detector learns nothing in seconds anyway.
 LESS = {
-    "detection": ["dataset.train_samples=40", "dataset.test_samples=20", "epochs=1", "finetune.epochs=1"],
+    "detection": ["dataset.train_samples=40", "dataset.test_samples=20", "epochs=1", "finetune.epochs=1",
+                  "model.filters=[4,8]"],
     "own": [],
-}
+}  # fmt: skip
 FEW_EPOCHS = ["epochs=4"]
 
 
@@ -127,8 +128,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     return folder
 
 
-# By night the detector of Keras 2 as well: convolutions with BatchNorm and ReLU, as test_conversion has them.
-@pytest.fixture(scope="module", params=[*EXPECTED, pytest.param("detection keras=2", marks=pytest.mark.nightly)])
+# By night classification as well, which test_endtoend.py has at each change, and the detector of Keras 2: convolutions
+# with BatchNorm and ReLU, as test_conversion.py has them.
+NIGHTLY = ("classification", "detection keras=2")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(task, marks=pytest.mark.nightly if task in NIGHTLY else ()) for task in (*EXPECTED, NIGHTLY[1])
+    ],
+)
 def example(request: pytest.FixtureRequest, folder: Path) -> Iterator[Example]:
     (task, *more), uri = request.param.split(), f"sqlite:///{folder}/mlflow.db"
     with pytest.MonkeyPatch.context() as patch:

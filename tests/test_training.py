@@ -103,10 +103,11 @@ def stopped_after_the_first_epoch(straight: Trained, shared: Path, folder: Path)
     return folder
 
 
+# The float network is continued in bfloat16 below, and in float32 every night.
 @pytest.mark.parametrize(
     "kind",
     [
-        "ds_cnn",
+        pytest.param("ds_cnn", marks=pytest.mark.nightly),
         "ds_cnn_with_qat",
         "small_with_pruning",
         "small_with_clustering and zeros",
