@@ -3,7 +3,9 @@
 import gc
 import tracemalloc
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from experiments.measure.fidelity import gaps_of_outputs
 from experiments.runs import result_cache
 from experiments.runs.result_cache import ResultCache
 from experiments.system.cache import DATA, RESULTS, Cache, entries_in
+from experiments.system.errors import UserError
 from experiments.task.classification import ClassHead
 from experiments.task.metrics import MeanIntersectionOverUnion, Outputs, ReconstructionError
 from experiments.task.own import OwnTask
@@ -72,6 +75,20 @@ def test_the_cache_keeps_large_outputs_as_long_as_a_run_reads_them(tmp_path: Pat
     gc.collect()
     with entry.unused() as unused:
         assert unused
+
+
+@pytest.mark.usefixtures("parts_of_64_kib")
+def test_outputs_that_cannot_be_kept_are_refused_with_their_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = results(tmp_path, 3 * 2**16)  # 3 GiB of outputs
+    model: Any = SimpleNamespace(outputs=[np.empty((1, 4096))])
+    cached.check_outputs(model)
+    with pytest.raises(UserError, match=r"cache.gib=5: .* take 6\.00 GiB, more than .* Use cache\.gib=11, or fewer"):
+        replace(cached, cache=Cache(dir=tmp_path, gib=5)).check_outputs(model)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**30))
+    with pytest.raises(UserError, match=r"for 196,608 test examples take 3\.00 GiB, and 1\.00 GiB are free\. Use"):
+        cached.tflite_outputs(FILE)
 
 
 @pytest.mark.usefixtures("parts_of_64_kib")

@@ -126,6 +126,7 @@ def run(experiment: Experiment, on_identity: Callable[[Identity], None] = _ignor
         on_identity(subject.identity)
         scheme = experiment.strategy.scheme(subject.model)
     results = ResultCache(experiment.cache, subject.data, experiment.setting.seed, experiment.threads)
+    results.check_outputs(subject.model)
     subject, scheme, expectation = _check_conversion(experiment, subject, examples, scheme, results, durations)
     models = _train(experiment, subject, scheme, results, durations)
     files = _convert(subject, models, scheme, results, durations)

@@ -6,10 +6,12 @@ test images give logits. All strategies of a setting share a baseline, so many r
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -26,7 +28,8 @@ from experiments.measure.accuracy import (
 )
 from experiments.model.copies import first_difference
 from experiments.quantization.engines import engine_of
-from experiments.system.cache import ABOUT, Arrays, Cache, Files
+from experiments.system.cache import ABOUT, GIB, Arrays, Cache, Files
+from experiments.system.errors import UserError
 from experiments.system.machine import compute_lock
 from experiments.system.stamp import CODE_DIGEST, runtimes
 from experiments.tflite.conversion import Calibration, TFLiteModel, convert, is_fake_quantized
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 CHECKED = 32  # images on which a float copy must give the outputs of its original
 OUTPUTS = "outputs.npy"  # larger ones than CHUNK_BYTES, in a folder of the cache
+LEAST = 2  # models whose outputs a run compares: a Keras model and its file
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,21 @@ class ResultCache:
             if plain and not first_difference(plain, model, self.calibration(CHECKED)[:]):
                 return self.convert(plain, Float32())  # in half the time
             return self._converted(model, Float32(), fake_quantization=False)
+
+    def check_outputs(self, model: "Model") -> None:
+        """Check that the cache can hold the outputs for the test examples, before anything is trained.
+
+        Raises:
+            UserError: they exceed its limit, and would displace all training states and other results.
+        """
+        needed = (output_bytes(model) or 0) * len(self.data.test)
+        if needed > CHUNK_BYTES and LEAST * needed > self.cache.gib * GIB:
+            raise UserError(
+                f"cache.gib={self.cache.gib:g}: the outputs of two models for {len(self.data.test):,} test examples "
+                f"take {LEAST * needed / GIB:,.2f} GiB, more than the limit of the cache for outputs, data, training "
+                f"states and results. Use cache.gib={ceil(LEAST * needed / GIB + self.cache.gib)}, or fewer examples "
+                "(dataset.test_samples=N)."
+            )
 
     def keras_outputs(self, model: "Model") -> Logits:
         """Return the outputs (n, classes) float32 of a Keras model on the test images."""
@@ -126,6 +145,13 @@ class ResultCache:
             return cast(Logits, made["logits"])
 
         def write(files: Files) -> Mapping[str, Any]:
+            needed, free = (count or 0) * len(self.data.test), shutil.disk_usage(files.folder).free
+            if needed > free:
+                raise UserError(
+                    f"cache.dir={self.cache.dir}: the outputs of a model for {len(self.data.test):,} test examples "
+                    f"take {needed / GIB:,.2f} GiB, and {free / GIB:,.2f} GiB are free. Use cache.dir=FOLDER on "
+                    "another disk, or fewer examples (dataset.test_samples=N)."
+                )
             with compute_lock(), closing(compute()) as parts, files.file(OUTPUTS) as append:
                 write_rows(append, parts, len(self.data.test))
             return {ABOUT: f"outputs: {about}"}
