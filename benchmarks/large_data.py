@@ -11,7 +11,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -86,19 +86,18 @@ def ready(images: int) -> Iterator[Path]:
         yield folder
 
 
-def peak_memory(images: int) -> dict[str, float]:
-    """Run on this many images; returns the most memory of all processes together, and the duration."""
-    with ready(images) as folder:
-        process, began, peak = sweeps.start(folder, SETTINGS), time.monotonic(), 0.0
-        main = psutil.Process(process.pid)
-        while process.poll() is None:
-            with suppress(psutil.NoSuchProcess):
-                peak = max(peak, sum(map(_own_bytes, [main, *main.children(recursive=True)])))
-            time.sleep(INTERVAL)
-        if process.returncode != 0:
-            log = (folder / sweeps.LOG).read_text()[-2000:]
-            raise UserError(f"{sweeps.command(SETTINGS)} ended with {process.returncode}: {log}")
-        return {"images": images, "peak_gib": peak / GIB, "seconds": time.monotonic() - began}
+def peak_memory(folder: Path, settings: Sequence[str]) -> dict[str, float]:
+    """Run in a folder; returns the most memory of all processes together, and the duration."""
+    process, began, peak = sweeps.start(folder, settings), time.monotonic(), 0.0
+    main = psutil.Process(process.pid)
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            peak = max(peak, sum(map(_own_bytes, [main, *main.children(recursive=True)])))
+        time.sleep(INTERVAL)
+    if process.returncode != 0:
+        log = (folder / sweeps.LOG).read_text()[-2000:]
+        raise UserError(f"{sweeps.command(settings)} ended with {process.returncode}: {log}")
+    return {"peak_gib": peak / GIB, "seconds": time.monotonic() - began}
 
 
 def _own_bytes(process: psutil.Process) -> int:
@@ -114,16 +113,17 @@ def measured(gigabytes: tuple[float, ...]) -> pd.DataFrame:
     """Return a row for each size, first that of a few images."""
     rows = []
     for count in (FEW, *(round(size * 1e9 / IMAGE) for size in gigabytes)):
-        rows.append(peak_memory(count))
+        with ready(count) as folder:
+            rows.append({"images": count, **peak_memory(folder, SETTINGS)})
         say(str(rows[-1]))
     table = pd.DataFrame(rows)
     table.insert(1, "gigabytes", (table["images"] * IMAGE / 1e9).round(2))
     return table.assign(beyond_gib=table["peak_gib"] - table["peak_gib"][0]).round(3)
 
 
-def allowed_gib() -> float:
-    """Return the memory that a run may take beyond that of a run on a few images."""
-    return ALLOWED_GIB + ALLOWED_BATCHES * BATCH * 4 * IMAGE / GIB
+def allowed_gib(image: int) -> float:
+    """Return the memory that a run may take beyond that of a run on a few images, of so many values each."""
+    return ALLOWED_GIB + ALLOWED_BATCHES * BATCH * 4 * image / GIB
 
 
 def published_table(table: pd.DataFrame) -> str:
@@ -158,7 +158,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_GIB * GIB, LIMIT_GIB * GIB))  # of the runs as well
     table = measured((0.2,) if asked.quick else tuple(asked.gigabytes))
     beyond = float(table["beyond_gib"].max())
-    failures = [] if beyond <= allowed_gib() else [f"{beyond:.2f} GiB beyond, more than {allowed_gib():.2f}"]
+    allowed = allowed_gib(IMAGE)
+    failures = [] if beyond <= allowed else [f"{beyond:.2f} GiB beyond, more than {allowed:.2f}"]
     results.finish(table, asked.quick, failures, sweeps.command(SETTINGS))
 
 

@@ -24,6 +24,7 @@ from benchmarks import (
     keras3_epoch,
     killed,
     large_data,
+    large_outputs,
     later_sweeps,
     layers,
     layers_supported,
@@ -52,9 +53,9 @@ from benchmarks.harness.pages import Table, on_disk
 
 _MEASURED = (
     applications, choices, coverage, detection_rate, epoch, evaluation, exactness, false_positives, fresh_store, growth,
-    keras3, keras3_epoch, killed, large_data, later_sweeps, layers_supported, memory, once, overhead, post_training,
-    precision, profile, reading, recommendation, sensitivity, simulated_rounds, simulated_scores, sizes, spread,
-    starting, timing_cost, timing_variants,
+    keras3, keras3_epoch, killed, large_data, large_outputs, later_sweeps, layers_supported, memory, once, overhead,
+    post_training, precision, profile, reading, recommendation, sensitivity, simulated_rounds, simulated_scores, sizes,
+    spread, starting, timing_cost, timing_variants,
 )  # fmt: skip
 _SWEPT = (
     first_sweep,
