@@ -1,6 +1,6 @@
 """Pruning and clustering on a little of real MNIST: what is promised of the weights is in the file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from experiments.tflite.conversion import TFLiteModel, convert
 from experiments.tflite.expectation import Expectation, broken
 from experiments.tflite.graph import Op, read_ops
 from experiments.training import loop
-from experiments.training.loop import Training, fit, trajectory_key
+from experiments.training.loop import Fit, Trained, Training, fit, trajectory_key
 
 pytestmark = pytest.mark.tensorflow
 
@@ -57,14 +57,27 @@ def built(architecture: Architecture) -> Any:
     return architecture.build(data().input_shape, data().classes)
 
 
-def file_of(strategy: Strategy, model: Any, cache: Path) -> tuple[TFLiteModel, tuple[Op, ...]]:
-    """The file and its ops after one epoch of training."""
-    settings = Training(epochs=1, batch_size=50)
-    training = partial(fit, data=data(), settings=settings, seed=0, cache=Cache(dir=cache), title="training")
+SETTINGS = Training(epochs=1, batch_size=50)
+
+
+def file_of(strategy: Strategy, model: Any, cache: Path | None = None) -> tuple[TFLiteModel, tuple[Op, ...]]:
+    """The file and its ops after one epoch of training, as in production if there is a cache for it."""
+    training: Fit = train_eagerly
+    if cache:
+        training = partial(fit, data=data(), settings=SETTINGS, seed=0, cache=Cache(dir=cache), title="training")
     calibration = partial(data().calibration, seed=0)
     trained = strategy.prepare(model, training, lambda count: calibration(min(count, 20)))
     file = convert(trained.model, strategy.scheme(model), lambda count: calibration(min(count, 20)))
     return file, read_ops(file.content, [layer.name for layer in model.layers])
+
+
+def train_eagerly(model: Any, callbacks: Sequence[Any] = ()) -> Trained:
+    """Train without the graphs of production: the few steps here take less time than the tracing of one."""
+    loop._compile(model, SETTINGS)
+    model.run_eagerly = True
+    train = data().train
+    model.fit(train.x[:], train.y[:], SETTINGS.batch_size, verbose=0, callbacks=list(callbacks))
+    return Trained.untouched(model)
 
 
 @dataclass(frozen=True)
@@ -90,8 +103,12 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def file(trainings: Path) -> FileOf:
-    """The file of a strategy and an architecture and its ops, made once."""
-    return cache(lambda strategy, architecture: file_of(strategy, built(architecture), trainings))
+    """The file of a strategy and an architecture and its ops, made once; the smallest network is trained in graphs."""
+    return cache(
+        lambda strategy, architecture: file_of(
+            strategy, built(architecture), trainings if isinstance(architecture, Small) else None
+        )
+    )
 
 
 # With depthwise kernels and BatchNorm, each way to compress is tried at each change, and what follows it every night.
@@ -135,10 +152,9 @@ def test_both_together_are_the_smallest_download(file: FileOf) -> None:
 
 def test_plain_qat_of_a_pruned_model_loses_the_zeros_and_the_gate_says_so(trainings: Path) -> None:
     model = built(Small())
-    settings = Training(epochs=1, batch_size=50)
-    training = partial(fit, data=data(), settings=settings, seed=0, cache=Cache(dir=trainings), title="training")
+    training = partial(fit, data=data(), settings=SETTINGS, seed=0, cache=Cache(dir=trainings), title="training")
     sparse = Prune().prepare(model, training, partial(data().calibration, seed=0)).model
-    (difference,) = broken(Expectation("int8", sparsity=0.8), file_of(QAT(), sparse, trainings)[1])
+    (difference,) = broken(Expectation("int8", sparsity=0.8), file_of(QAT(), sparse)[1])
     assert difference.endswith("of the weights are zero instead of 80.0%")
 
 
@@ -184,21 +200,20 @@ def test_a_kernel_with_fewer_weights_than_clusters_gets_fewer_clusters(keep_zero
 
 
 def test_trainings_one_after_the_other_count_as_one(trainings: Path) -> None:
-    settings = Training(epochs=1, batch_size=50)
-    training = partial(fit, data=data(), settings=settings, seed=0, cache=Cache(dir=trainings), title="training")
+    training = partial(fit, data=data(), settings=SETTINGS, seed=0, cache=Cache(dir=trainings), title="training")
     trained = PruneQAT().prepare(built(Small()), training, partial(data().calibration, seed=0))
     assert (trained.epochs_trained + trained.epochs_reused, len(trained.history["loss"])) == (2, 2)
 
 
 @pytest.mark.parametrize("strategy", [Prune(), Cluster()], ids=lambda strategy: type(strategy).__name__)
-def test_layers_without_kernels_that_are_unknown_are_left_alone(strategy: Strategy, tmp_path: Path) -> None:
+def test_layers_without_kernels_that_are_unknown_are_left_alone(strategy: Strategy) -> None:
     from experiments.system.tensorflow import keras
 
     layers = keras.layers
     model = keras.Sequential(
         [layers.InputLayer((28, 28, 1)), layers.Rescaling(2.0), layers.Flatten(), layers.PReLU(), layers.Dense(10)]
     )
-    assert broken(strategy.expectation(model), file_of(strategy, model, tmp_path)[1]) == ()
+    assert broken(strategy.expectation(model), file_of(strategy, model)[1]) == ()
 
 
 @pytest.mark.parametrize(

@@ -74,14 +74,30 @@ def twins() -> tuple[Any, Any]:
     return pair
 
 
-def trained(model: Any, callbacks: Any = (), steps: int = 4, epochs: int = 1, inputs: Any = IMAGES) -> Any:
-    """The model after so many steps in each epoch."""
+def compiled(model: Any, graph: bool = False) -> Any:
+    """The model, ready for training.
+
+    A few steps take less time eagerly than the tracing of their graph does. Training in graphs is what production does
+    (experiments.training.loop): test_compression.py and test_training_keras3.py train by it, and tests here that ask.
+    """
     from experiments.system.tensorflow import keras_of
 
     keras = keras_of(model)
-    model.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss, run_eagerly=not graph)
+    return model
+
+
+def fit(model: Any, callbacks: Any, steps: int, epochs: int, inputs: Any) -> None:
     count = steps * BATCH
     model.fit(inputs[:count], LABELS[:count], BATCH, epochs, verbose=0, shuffle=False, callbacks=list(callbacks))
+
+
+def trained(
+    model: Any, callbacks: Any = (), steps: int = 4, epochs: int = 1, inputs: Any = IMAGES, graph: bool = False
+) -> Any:
+    """The model after so many steps in each epoch."""
+    fit(compiled(model, graph), callbacks, steps, epochs, inputs)
     return model
 
 
@@ -107,8 +123,8 @@ def kernel_of(wrapper: Any) -> bool:
 
 def test_pruning_leaves_as_many_zeros_as_tfmot_and_no_other_weight_is_touched() -> None:
     theirs, own = twins()
-    theirs = tfmot().pruned(trained(tfmot().to_prune(theirs, SPARSITY), tfmot().pruning_callbacks()))
-    own = ours().pruned(trained(ours().to_prune(own, SPARSITY), ours().pruning_callbacks()))
+    theirs = tfmot().pruned(trained(tfmot().to_prune(theirs, SPARSITY), tfmot().pruning_callbacks(), graph=True))
+    own = ours().pruned(trained(ours().to_prune(own, SPARSITY), ours().pruning_callbacks(), graph=True))
     for name, kernel in kernels(theirs).items():
         assert np.count_nonzero(kernels(own)[name]) == np.count_nonzero(kernel) == round(0.2 * kernel.size)
     for weights in own.get_layer("depthwise").get_weights():
@@ -225,7 +241,7 @@ def test_a_copy_has_the_outputs_of_its_model_until_it_is_trained_and_then_those_
     with ours().wrappers_idle():
         assert first_difference(copy, model, inputs[:8]) is None
         assert other_penalty(copy, model) is None
-    plain = plain_of(trained(copy, ours().pruning_callbacks(), inputs=inputs))
+    plain = plain_of(trained(copy, ours().pruning_callbacks(), steps=2, inputs=inputs))
     assert first_difference(plain, copy, inputs[:8]) is None
     assert [layer.name for layer in plain.layers] == [layer.name for layer in model.layers]
     assert [type(layer) for layer in plain.layers] == [type(layer) for layer in model.layers]
@@ -259,19 +275,27 @@ def parts(layer: Any) -> list[Any]:
     ],
 )
 def test_training_that_is_continued_gives_the_same_bits_as_training_that_never_stopped(kind: str, way: str) -> None:
+    from experiments.system.tensorflow import keras_3
+
     prepared, _ = pruning_and_clustering()[way]
     model = KINDS[kind]()
-    inputs = inputs_of(model)
-    through = trained(prepared(model), ours().pruning_callbacks(), steps=2, epochs=2, inputs=inputs)
-    first = trained(prepared(model), ours().pruning_callbacks(), steps=2, inputs=inputs)
-    again = prepared(model)
-    set_state(again, state_of(first))
-    again.compile(first.optimizer.__class__(0.01), first.loss)
+    inputs, graph = inputs_of(model), kind == "convolutions"
+    through, again = prepared(model), prepared(model)
+    ends: list[tuple[Any, Any]] = []
+
+    def keep(_epoch: int, _logs: Any) -> None:
+        values = map(keras_3().ops.convert_to_numpy, through.optimizer.variables)
+        ends.append((state_of(through), list(values)))
+
+    callbacks = [*ours().pruning_callbacks(), keras_3().callbacks.LambdaCallback(on_epoch_end=keep)]
+    trained(through, callbacks, steps=2, epochs=2, inputs=inputs, graph=graph)
+    (state, optimizer), _ = ends
+    compiled(again, graph)
+    set_state(again, state)
     again.optimizer.build(again.trainable_variables)
-    for variable, value in zip(again.optimizer.variables, first.optimizer.variables, strict=True):
+    for variable, value in zip(again.optimizer.variables, optimizer, strict=True):
         variable.assign(value)
-    count = 2 * BATCH
-    again.fit(inputs[:count], LABELS[:count], BATCH, verbose=0, shuffle=False, callbacks=ours().pruning_callbacks())
+    fit(again, ours().pruning_callbacks(), 2, 1, inputs)
     for own, wanted in zip(state_of(again), state_of(through), strict=True):
         assert np.array_equal(own, wanted)
 

@@ -176,7 +176,9 @@ def calibration(count: int) -> Any:
 def one_epoch(model: Any, callbacks: Sequence[Any] = ()) -> Trained:
     from experiments.system.tensorflow import keras
 
-    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    # A graph would take longer to trace; production trains in graphs (test_compression.py).
+    model.compile(keras.optimizers.SGD(0.1), loss, run_eagerly=True)
     model.fit(IMAGES, LABELS, batch_size=20, epochs=1, verbose=0, callbacks=list(callbacks))
     return Trained.untouched(model)
 

@@ -152,7 +152,7 @@ KINDS = (
 def built(kind: Callable[[], Any]) -> Any:
     from experiments.system.tensorflow import keras_3
 
-    keras_3().backend.clear_session()
+    keras_3().backend.clear_session(free_memory=False)  # which takes longer than most of these tests
     keras_3().utils.set_random_seed(0)
     return kind()
 
@@ -160,7 +160,9 @@ def built(kind: Callable[[], Any]) -> Any:
 def training_steps(model: Any, count: int = 2) -> list[Any]:
     from experiments.system.tensorflow import keras_3
 
-    model.compile(keras_3().optimizers.SGD(0.1), keras_3().losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras_3().losses.SparseCategoricalCrossentropy(from_logits=True)
+    # A graph would take longer to trace; production trains in graphs (test_training_keras3.py).
+    model.compile(keras_3().optimizers.SGD(0.1), loss, run_eagerly=True)
     model.fit(IMAGES, LABELS, batch_size=4, epochs=count, verbose=0, shuffle=False)
     return list(state_of(model))
 

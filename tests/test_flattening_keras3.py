@@ -21,7 +21,7 @@ IMAGES = np.random.default_rng(0).random((8, *SHAPE), np.float32)
 
 @pytest.fixture(autouse=True)
 def names_from_the_start() -> None:
-    keras().backend.clear_session()
+    keras().backend.clear_session(free_memory=False)  # which takes longer than most of these tests
 
 
 def keras() -> Any:

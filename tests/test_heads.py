@@ -103,6 +103,7 @@ def test_training_uses_the_loss_that_fits_without_a_warning(name: str) -> None:
     model, head = ending(name)
     labels = np.arange(64) % head.classes
     _compile(model, Training(epochs=1), head)
+    model.run_eagerly = True  # one step takes less time than the tracing of a graph
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         loss, _ = model.evaluate(IMAGES, labels, verbose=0, batch_size=64)

@@ -3,7 +3,7 @@
 import json
 import stat
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -428,10 +428,10 @@ def test_a_model_of_mixed_precision_passes(tmp_path: Path, precision: str) -> No
         inspect(tmp_path / f"model{ending}")
 
 
-# These have all classes of layers of the others but cropping, and those of their own: LayerScale, CustomScaleLayer.
-NETS = "MobileNetV3Small EfficientNetB0 Xception ConvNeXtTiny InceptionResNetV2"
+# These have all classes of layers of the others but cropping and CustomScaleLayer, and LayerScale of their own.
+NETS = "MobileNetV3Small EfficientNetB0 Xception ConvNeXtTiny"
 SIMILAR = """MobileNet MobileNetV2 MobileNetV3Large EfficientNetV2B0 ResNet50 ResNet50V2 ResNetRS50 RegNetX002
-RegNetY002 DenseNet121 InceptionV3 NASNetMobile VGG16"""
+RegNetY002 DenseNet121 InceptionV3 InceptionResNetV2 NASNetMobile VGG16"""
 
 
 @pytest.mark.tensorflow
@@ -440,14 +440,28 @@ RegNetY002 DenseNet121 InceptionV3 NASNetMobile VGG16"""
 )
 @pytest.mark.filterwarnings("ignore")
 def test_the_networks_of_keras_applications_pass(tmp_path: Path, name: str) -> None:
-    """Their configurations, as both formats hold them: the weights would take gigabytes."""
+    from experiments.system.tensorflow import keras
+
+    own = ["LayerScale"] if name == "ConvNeXtTiny" else []  # which Keras itself does not find in .h5
+    assert_both_formats_pass(tmp_path, getattr(keras.applications, name)(weights=None), own)
+    keras.backend.clear_session()
+
+
+def assert_both_formats_pass(folder: Path, net: Any, provided: Sequence[str] = ()) -> None:
+    """The configurations of a network, as both formats hold them: the weights would take gigabytes."""
     from tf_keras.src.saving.serialization_lib import serialize_keras_object
+
+    inspect(save(json.dumps(serialize_keras_object(net)), folder / "model.keras"))
+    older = {"class_name": "Functional", "config": {**net.get_config()}}
+    inspect(save(json.dumps(older, default=str), folder / "model.h5"), provided=provided)
+
+
+@pytest.mark.tensorflow
+def test_the_layer_that_inception_resnet_alone_has_passes(tmp_path: Path) -> None:
+    """The network itself has 780 layers."""
+    from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
     from experiments.system.tensorflow import keras
 
-    net = getattr(keras.applications, name)(weights=None)
-    inspect(save(json.dumps(serialize_keras_object(net)), tmp_path / "model.keras"))
-    older = {"class_name": "Functional", "config": {**net.get_config()}}
-    own = ["LayerScale"] if name == "ConvNeXtTiny" else []  # which Keras itself does not find in .h5
-    inspect(save(json.dumps(older, default=str), tmp_path / "model.h5"), provided=own)
-    keras.backend.clear_session()
+    image = keras.Input((8, 8, 3))
+    assert_both_formats_pass(tmp_path, keras.Model(image, CustomScaleLayer(0.1)([image, 2 * image])))

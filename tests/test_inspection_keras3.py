@@ -288,10 +288,11 @@ def test_a_model_of_mixed_precision_passes(tmp_path: Path, precision: str) -> No
         inspect(tmp_path / f"model{ending}", version=3)
 
 
-# These have all classes of layers of the others but cropping and separable convolutions, and those of their own.
-NETS = "MobileNetV3Small EfficientNetB0 ConvNeXtTiny InceptionResNetV2"
+# These have all classes of layers of the others but cropping, separable convolutions and CustomScaleLayer, and those
+# of their own.
+NETS = "MobileNetV3Small EfficientNetB0 ConvNeXtTiny"
 SIMILAR = """MobileNet MobileNetV2 MobileNetV3Large EfficientNetV2B0 ResNet50 ResNet50V2 DenseNet121 InceptionV3
-NASNetMobile VGG16 Xception"""
+InceptionResNetV2 NASNetMobile VGG16 Xception"""
 
 
 @pytest.mark.tensorflow
@@ -300,14 +301,29 @@ NASNetMobile VGG16 Xception"""
 )
 @pytest.mark.filterwarnings("ignore")
 def test_the_networks_of_keras_applications_pass(tmp_path: Path, name: str) -> None:
-    """Their configurations only: the weights would take gigabytes."""
     from experiments.system.tensorflow import keras_3
 
-    net = getattr(keras_3().applications, name)(weights=None)
-    inspect(save(net.to_json(), tmp_path / "model.keras", VERSION), version=3)
-    older = {"class_name": "Functional", "config": json.loads(net.to_json())["config"]}
-    inspect(save(older, tmp_path / "model.h5", VERSION), version=3)
+    assert_both_formats_pass(tmp_path, getattr(keras_3().applications, name)(weights=None))
     keras_3().backend.clear_session()
+
+
+def assert_both_formats_pass(folder: Path, net: Any) -> None:
+    """The configurations of a network only: the weights would take gigabytes."""
+    inspect(save(net.to_json(), folder / "model.keras", VERSION), version=3)
+    older = {"class_name": "Functional", "config": json.loads(net.to_json())["config"]}
+    inspect(save(older, folder / "model.h5", VERSION), version=3)
+
+
+@pytest.mark.tensorflow
+def test_the_layer_that_inception_resnet_alone_has_passes(tmp_path: Path) -> None:
+    """The network itself has 780 layers."""
+    from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+
+    from experiments.system.tensorflow import keras_3
+
+    image = keras_3().Input((8, 8, 3))
+    scaled = CustomScaleLayer(0.1)([image, keras_3().layers.ReLU()(image)])
+    assert_both_formats_pass(tmp_path, keras_3().Model(image, scaled))
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -221,7 +221,21 @@ def steps_apart(copy: Any, content: bytes, examples: Any) -> float:
     return float(np.abs(answers(content, examples) - wanted).max() / np.ptp(wanted) * 255)
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+# These are tried every night, for others are tried at each change that cover them:
+COVERED = (
+    # the same activation in the other place, within a convolution or on its own;
+    *(f"{name} on its own" for name in ("relu6", "sigmoid", "silu", "gelu")),
+    *(f"{name} within a convolution" for name in ("tanh", "hard_silu", "hard_sigmoid")),
+    # the same layer with BatchNorm, and with weights of 4 bits;
+    *("separable", "transposed", "convolution of a series"),
+    # the same in front of convolutions of which it becomes a part, or not.
+    *("rescaling", "rescaling by channel"),
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.nightly if name in COVERED else []) for name in BLOCKS]
+)
 def test_every_op_is_int8_and_the_file_has_the_outputs_of_its_keras_model(name: str) -> None:
     from experiments.quantization.keras3.annotation import fake_quantization_off
     from experiments.quantization.keras3.graph import survey_layers
