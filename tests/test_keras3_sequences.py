@@ -85,8 +85,9 @@ def built(takes: str, between: Callable[[], Callable[[Any], Any]]) -> Any:
     return keras_3().Model(given, layers().Dense(3, name="last")(flat))
 
 
+@pytest.mark.parametrize("graph", [False, pytest.param(True, marks=pytest.mark.nightly)], ids=["eager", "graph"])
 @pytest.mark.parametrize("name", MODELS)
-def test_all_ops_are_int8_and_the_file_has_the_outputs_of_its_keras_model(name: str) -> None:
+def test_all_ops_are_int8_and_the_file_has_the_outputs_of_its_keras_model(name: str, graph: bool) -> None:
     from experiments.quantization.keras3.annotation import annotated, fake_quantization_off, start_ranges
     from experiments.system.tensorflow import keras_3
     from tests.test_keras3_quantization import answers
@@ -97,8 +98,8 @@ def test_all_ops_are_int8_and_the_file_has_the_outputs_of_its_keras_model(name: 
     with fake_quantization_off():
         assert first_difference(copy, model, examples[:8]) is None
     start_ranges(copy, examples)
-    # A graph would take longer to trace; production trains in graphs (test_pipeline.py, test_keras3_quantization.py).
-    copy.compile("adam", keras_3().losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
+    # Graphs, which production trains in, take long to trace: at each change test_keras3_quantization.py trains in one.
+    copy.compile("adam", keras_3().losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=not graph)
     copy.fit(examples, LABELS, 16, 1, verbose=0)
     content = convert(copy, Learned(), lambda count: examples[:count]).content
     ops = read_ops(content, [layer.name for layer in model.layers])
