@@ -197,6 +197,28 @@ def test_a_stateful_layer_is_reset_with_each_batch(capsys: pytest.CaptureFixture
     assert "saved as stateful; its state is reset for each batch here: gru" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("within", [False, True])
+def test_a_loss_that_was_added_to_a_model_is_left_out_and_it_can_be_pruned(
+    within: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from experiments.quantization.tfmot.compression import pruned, to_prune
+    from experiments.system.tensorflow import keras, tf
+
+    def penalized() -> Any:
+        images = keras.Input(SHAPE)
+        values = trunk()(images) if within else keras.layers.Conv2D(1, 3)(images)
+        model = keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(values)))
+        model.add_loss(tf.reduce_mean(tf.abs(values)))
+        return model
+
+    model = built(penalized)
+    flat = flatten(model, [SHAPE], f"model {within}")  # a message with the same start is printed once
+    assert f"model {within}: trained by the loss of the task alone" in capsys.readouterr().out
+    flat(IMAGES)
+    assert (len(model.losses), len(flat.losses)) == (1, 0)
+    assert first_difference(pruned(to_prune(flat, 0.5)), model, IMAGES) is None
+
+
 def test_the_words_that_a_lookup_has_learned_are_in_its_configuration() -> None:
     from experiments.system.tensorflow import keras, tf
 

@@ -86,6 +86,8 @@ def flatten(model: "Model", input_shapes: Sequence[tuple[int, ...]], name: str) 
         say_once(
             f"  {name}: saved as stateful; its state is reset for each batch here: {_list_names(building.stateless)}"
         )
+    if graphs.has_additions(model):
+        say_once(f"  {name}: trained by the loss of the task alone, without what add_loss and add_metric added")
     if building.fixed:
         say_once(f"  {name}: called with training=False, so not trained: {_list_names(building.fixed)}")
     return built
@@ -119,6 +121,7 @@ def _missing_requirements(model: "Model") -> list[str]:
         "layers without a fixed training argument": any(
             graphs.fixed_training(node) is not None for node in nodes_of(model)
         ),
+        "a loss from its outputs alone": graphs.has_additions(model),
         "vocabularies in its configuration": any(_has_adapted_vocabulary(layer) for layer in layers),
     }
     return [reason for reason, holds in found.items() if holds]

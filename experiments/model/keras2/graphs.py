@@ -25,6 +25,13 @@ def is_graph(layer: KerasLayer) -> bool:
     return getattr(layer, "_is_graph_network", False) and type(layer).call.__module__.startswith("tf_keras.")
 
 
+def has_additions(model: "Model") -> bool:
+    """Whether losses or metrics were added to a model or one within it (`model.add_loss`): TFMOT cannot copy those."""
+    from tf_keras.src.engine.base_layer import AddLoss, AddMetric
+
+    return any(isinstance(layer, (AddLoss, AddMetric)) for layer in model._flatten_layers())
+
+
 def arguments_of(node: Node, values: Mapping[int, Tensor]) -> tuple[Any, dict[str, Any]]:
     """Return the arguments of a call, with the tensors replaced by `values`, which are held by the ids of tensors."""
     from experiments.system.tensorflow import tf

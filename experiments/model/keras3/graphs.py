@@ -29,6 +29,11 @@ def is_graph(layer: KerasLayer) -> bool:
     return isinstance(layer, (Functional, keras_3().Sequential)) and type(layer).call.__module__.startswith("keras.")
 
 
+def has_additions(_: "Model") -> bool:
+    """Return False: in Keras 3 only layers can add losses, while they are called."""
+    return False
+
+
 def arguments_of(node: Node, values: Mapping[int, Tensor]) -> tuple[Any, dict[str, Any]]:
     """Return the arguments of a call, with the tensors replaced by `values`, which are held by the ids of tensors."""
     args, kwargs = node.arguments.fill_in(values)
