@@ -32,10 +32,9 @@ PAGE = REPOSITORY / "docs" / "how-to" / "try-each-task.md"
 START = "python -m experiments.run -m "
 # Less training than on the page. A detector learns nothing in seconds anyway.
 LESS = {
-    "detection": ["dataset.train_samples=40", "dataset.test_samples=20", "epochs=1", "finetune.epochs=1",
-                  "model.filters=[4,8]"],
+    "detection": ["dataset.train_samples=40", "dataset.test_samples=20", "epochs=1", "finetune.epochs=1"],
     "own": [],
-}  # fmt: skip
+}
 FEW_EPOCHS = ["epochs=4"]
 
 
