@@ -72,7 +72,12 @@ def _states_in_python() -> tuple[object, ...]:
 
 
 def _draws(function: Any) -> bool:
-    """Whether a function of TensorFlow has ops that draw random numbers, in any of its traces."""
+    """Whether a function of TensorFlow has ops that draw random numbers, in any of its traces.
+
+    Of a step that runs eagerly, without a function, nothing is known.
+    """
+    if function is None:
+        return True
     for trace in function._list_all_concrete_functions():
         graph = trace.graph.as_graph_def()
         nodes = [*graph.node, *(node for inner in graph.library.function for node in inner.node_def)]
