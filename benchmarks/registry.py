@@ -12,6 +12,7 @@ from benchmarks import (
     compression_seeds,
     coverage,
     detection_rate,
+    drawn_shapes,
     epoch,
     epochs,
     evaluation,
@@ -69,6 +70,7 @@ _SWEPT = (
     architectures,
     spoken_words,
     machine_noise,
+    drawn_shapes,
 )
 
 STUDIES: dict[str, Study] = {module.BENCHMARK.name: module.BENCHMARK for module in _SWEPT}
