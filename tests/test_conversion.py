@@ -396,11 +396,14 @@ def test_annotation_leaves_the_baseline_as_it_is() -> None:
 def test_a_keras_model_is_traced_once_for_several_forms_of_its_input() -> None:
     traces = []
 
-    def model(images: Any, training: bool) -> Any:
-        traces.append(training)
-        return images
+    class Model:
+        outputs = (np.zeros((1, 2), np.float32),)
 
-    answer = traced(model)
+        def __call__(self, images: Any, training: bool) -> Any:
+            traces.append(training)
+            return images
+
+    answer = traced(Model())
     outputs = [answer(factor * np.ones((3, 2), np.float32)) for factor in (1, 2)]
     assert ([each.max() for each in outputs], traces) == ([1, 2], [False])
 
