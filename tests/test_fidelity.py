@@ -18,7 +18,7 @@ from experiments.measure.fidelity import OpNoise, decibel, delegated, gaps, op_n
 from experiments.model import Architecture
 from experiments.model.article_cnn import ArticleCNN
 from experiments.model.resnet8 import ResNet8
-from experiments.plots.run import COLOURS, save_noise
+from experiments.plots.run import COLOURS, MOST_OPS, most_of, save_noise
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.qat import QAT
 from experiments.tflite.conversion import TFLiteModel, convert
@@ -63,6 +63,13 @@ def test_noise_of_a_file_with_many_types_is_plotted(tmp_path: Path) -> None:
     noise = [OpNoise("conv2d", "CONV_2D", types, ratio) for types, ratio in zip(TYPES, RATIOS, strict=True)]
     save_noise(tmp_path / "noise.png", noise, "many types")
     assert (tmp_path / "noise.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_of_many_ops_those_with_the_most_noise_are_plotted_in_the_order_of_the_model() -> None:
+    ratios = [float((7 * place) % 100) for place in range(100)]
+    noise = [OpNoise(f"conv_{place}", "CONV_2D", "int8", ratio) for place, ratio in enumerate(ratios)]
+    shown = most_of(noise, lambda op: -op.sqnr_db)
+    assert [op.sqnr_db for op in shown] == [ratio for ratio in ratios if ratio < MOST_OPS]
 
 
 @cache

@@ -1,11 +1,12 @@
 """Plots of one run: noise and latency of its ops."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from math import isfinite
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from experiments.measure.fidelity import OpNoise
 from experiments.measure.op_profile import WITH_ITS_READER, OpTime, Profile
@@ -14,6 +15,9 @@ from experiments.tflite.graph import FLOAT16_WEIGHTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Op = TypeVar("Op", OpNoise, OpTime)
+MOST_OPS = 40  # as many bars as a person can look through
 
 # Types have the same colours in all plots, so that the plots of a sweep can be compared.
 COLOURS = {
@@ -45,13 +49,19 @@ def save_pictures(folder: Path, noise: Sequence[OpNoise], profile: Profile, titl
 
 
 def save_noise(path: Path, noise: Sequence[OpNoise], title: str) -> None:
-    """Plot the signal-to-quantization-noise ratio of each op, from input to output, as PNG."""
-    longest = max((op.sqnr_db for op in noise if isfinite(op.sqnr_db)), default=0.0)
+    """Plot the signal-to-quantization-noise ratio of each op, from input to output, as PNG.
+
+    Of many ops, those with the most noise are shown.
+    """
+    shown = most_of(noise, lambda op: -op.sqnr_db)
+    longest = max((op.sqnr_db for op in shown if isfinite(op.sqnr_db)), default=0.0)
     longest = max(longest, 10.0)
     below = "signal-to-quantization-noise ratio in dB: higher is better, 6 dB are one bit"
+    if len(shown) < len(noise):
+        below += f"\nthe {len(shown)} ops with the most noise, of {len(noise):,}: signal_to_noise.csv has all"
     with in_one_style():
-        figure = _bars([_noise_bar(op, longest) for op in noise], 1.12 * longest, title, below)
-        _add_legend(figure, [op.types for op in noise])
+        figure = _bars([_noise_bar(op, longest) for op in shown], 1.12 * longest, title, below)
+        _add_legend(figure, [op.types for op in shown])
         save(figure, path)
 
 
@@ -65,15 +75,19 @@ def _noise_bar(op: OpNoise, longest: float) -> Bar:
 def save_profile(path: Path, profile: Profile, title: str) -> None:
     """Plot the latency of each op, from input to output, as PNG.
 
-    Ops that are part of another one are omitted; others without a latency have the reason.
+    Ops that are part of another one are omitted; others without a latency have the reason. Of many ops, those that take
+    longest are shown.
     """
-    ops = [op for op in profile.ops if op.remark != WITH_ITS_READER]
+    separate = [op for op in profile.ops if op.remark != WITH_ITS_READER]
+    ops = most_of(separate, lambda op: op.microseconds or 0.0)
     longest = max((op.microseconds or 0.0 for op in ops), default=0.0) or 1.0
     decimals = 0 if longest >= 1000 else 1 if longest >= 10 else 2
     below = (
         "microseconds, and share of all ops\n"
         f"the ops and one call take {profile.sum_us:,.0f} µs, the whole file takes {profile.whole_us:,.0f} µs"
     )
+    if len(ops) < len(separate):
+        below += f"\nthe {len(ops)} ops that take longest, of {len(separate):,}: profile.csv has all"
     with in_one_style():
         figure = _bars([_time_bar(op, decimals) for op in ops], 1.25 * longest, title, below)
         _add_legend(figure, [op.types for op in ops if op.microseconds is not None])
@@ -84,6 +98,12 @@ def _time_bar(op: OpTime, decimals: int) -> Bar:
     length, name = op.microseconds or 0.0, f"{op.layer} ({op.op})" if op.layer else op.op
     beside = f"{length:,.{decimals}f} µs, {100 * op.share:.0f} %" if op.share is not None else shorten(op.remark, 65)
     return Bar(name, length, beside, op.types, ink="dimgrey" if op.remark else INK)
+
+
+def most_of(ops: Sequence[Op], size: Callable[[Op], float]) -> list[Op]:
+    """Return the MOST_OPS largest ops, in their order from input to output."""
+    largest = set(nlargest(MOST_OPS, range(len(ops)), lambda place: size(ops[place])))
+    return [op for place, op in enumerate(ops) if place in largest]
 
 
 def _bars(bars: Sequence[Bar], right_end: float, title: str, below: str) -> "Figure":
@@ -97,7 +117,7 @@ def _bars(bars: Sequence[Bar], right_end: float, title: str, below: str) -> "Fig
         axes.barh(place, bar.length, color=_colour(bar.types), hatch=hatch, edgecolor="white")
         axes.text(bar.length + right_end / 110, place, bar.beside, va="center", color=bar.ink)
     axes.set_yticks(range(len(bars)), [bar.op for bar in bars])
-    axes.invert_yaxis()
+    axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_xlim(0, right_end)
     axes.set_xlabel(below)
     axes.set_title(title)
