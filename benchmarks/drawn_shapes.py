@@ -7,7 +7,7 @@ from benchmarks.harness.pages import Table, runs_in
 BENCHMARK = Study(
     name="drawn_shapes",
     title="Detection: a small detector of drawn circles, squares and triangles",
-    minutes=10,
+    minutes=3,
     tables=(Table("drawn_shapes", score_table, (runs_in("drawn_shapes"),)),),
     sweeps=(
         (
