@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.model.copies import first_difference
-from experiments.model.flattening import flatten
+from experiments.model.flattening import flatten, without_additions
 from experiments.strategy.annotate import Annotate
 from experiments.strategy.post_training import PTQInt8
 from experiments.system.errors import UserError
@@ -217,6 +217,23 @@ def test_a_loss_that_was_added_to_a_model_is_left_out_and_it_can_be_pruned(
     flat(IMAGES)
     assert (len(model.losses), len(flat.losses)) == (1, 0)
     assert first_difference(pruned(to_prune(flat, 0.5)), model, IMAGES) is None
+
+
+def test_a_model_that_code_builds_loses_what_add_loss_added_and_is_otherwise_left_as_it_is() -> None:
+    from experiments.system.tensorflow import keras, tf
+
+    def penalized() -> Any:
+        images = keras.Input(SHAPE)
+        values = keras.layers.Flatten()(images)
+        model = keras.Model(images, keras.layers.Dense(3)(values))
+        model.add_loss(tf.reduce_mean(values))
+        return model
+
+    plain, model = built(trunk), built(penalized)
+    assert without_additions(plain, SHAPE, "model=own") is plain
+    without = without_additions(model, SHAPE, "model=own")
+    assert without.losses == []
+    assert first_difference(without, model, IMAGES) is None
 
 
 def test_the_words_that_a_lookup_has_learned_are_in_its_configuration() -> None:

@@ -5,14 +5,16 @@ layer conv1 of a nested model backbone is named backbone/conv1 in Keras 2 and ba
 stay shared, and frozen layers stay frozen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments.dataset.entries import forms
 from experiments.dataset.named import as_inputs, together
+from experiments.dataset.shapes import Shape
 from experiments.model.copies import copy_layer_state, first_difference, kinds_known, layer_of, nodes_of
 from experiments.model.ends import dtype_of, entries_of
 from experiments.model.keras2 import graphs as keras2
@@ -91,6 +93,17 @@ def flatten(model: "Model", input_shapes: Sequence[tuple[int, ...]], name: str) 
     if building.fixed:
         say_once(f"  {name}: called with training=False, so not trained: {_list_names(building.fixed)}")
     return built
+
+
+def without_additions(model: "Model", input_shape: Shape | Mapping[str, Shape], name: str) -> "Model":
+    """Return a model that a user's code built without losses and metrics that were added to it; most have none.
+
+    Raises:
+        UserError: see flatten.
+    """
+    if not _of(model).has_additions(model):
+        return model
+    return flatten(model, forms(entries_of(model), input_shape), name)
 
 
 def _of(value: Any) -> ModuleType:

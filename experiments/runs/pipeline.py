@@ -22,6 +22,7 @@ from experiments.measure.op_profile import Profile, op_profile
 from experiments.measure.plausibility import input_warnings, output_warnings, score_warnings
 from experiments.model.configuration import layer_names
 from experiments.model.ends import entries_of, exit_names, with_output
+from experiments.model.flattening import without_additions
 from experiments.quantization.engines import NAMES
 from experiments.record.evidence import Evidence, Predictions, Scores
 from experiments.record.identity import DIGITS, Identity, model_digest
@@ -421,13 +422,14 @@ def build_model(experiment: Experiment, data: Dataset | Examples) -> "Model":
     clear_session()
     keras.utils.set_random_seed(experiment.setting.seed)
     try:
-        several = data.stored_shapes if isinstance(data, Examples) else {}
-        return experiment.model.build(several or data.input_shape, data.classes)
+        shapes = (data.stored_shapes if isinstance(data, Examples) else {}) or data.input_shape
+        model = experiment.model.build(shapes, data.classes)
     except ValueError as error:
         raise UserError(
             f"model={experiment.setting.model} cannot be built for examples of the shape {data.input_shape}: "
             f"{first_line(error)}"
         ) from error
+    return without_additions(model, shapes, f"model={experiment.setting.model}")
 
 
 def _stage(trained: Trained) -> Stage:
