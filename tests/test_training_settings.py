@@ -200,6 +200,22 @@ def test_a_resumed_training_has_the_bits_of_an_uninterrupted_one(
 
 
 @pytest.mark.tensorflow
+def test_nadam_is_resumed_exactly_in_a_model_that_draws_nothing(data: Dataset, tmp_path: Path) -> None:
+    from experiments.system.tensorflow import clear_session, keras
+
+    def nadam(epochs: int) -> bytes:
+        clear_session()
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+        asked = Training(epochs=epochs, batch_size=100, optimizer="nadam")
+        return bits(fit(model, data=data, settings=asked, seed=0, cache=Cache(dir=tmp_path), title="training"))
+
+    straight = nadam(3)
+    forget(tmp_path, 2, 3)
+    assert nadam(3) == straight
+
+
+@pytest.mark.tensorflow
 def test_only_a_schedule_that_needs_the_number_of_epochs_has_it_in_the_key(data: Dataset) -> None:
     model = network(2)
 

@@ -41,7 +41,7 @@ from experiments.task.classification import head_of
 from experiments.training.augmentation import Augmented, augmentation_for, augmentation_of, check_places
 from experiments.training.best_epoch import Keep, best_epoch, end_of
 from experiments.training.named import valid
-from experiments.training.optimizers import optimizer_for, optimizer_named
+from experiments.training.optimizers import COUNTER, optimizer_for, optimizer_named
 from experiments.training.outputs import renamed
 from experiments.training.precision import Precision, in_precision
 from experiments.training.randomness import Randomness, mixed
@@ -66,7 +66,7 @@ MOST_EPOCHS = 1_000_000
 GPU_INFORMATION = Path("/proc/driver/nvidia/gpus")
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 SWITCHED = {"true": "1", "false": "0"}
-PRODUCT, COUNTER = "_u_product", "_u_product_counter"  # of Keras 2's Nadam, which are not among its variables
+PRODUCT = "_u_product"  # of Keras 2's Nadam, which is not among its variables
 # Other environment variables that choose kernels or their precision. TensorFlow's operations are deterministic here, so
 # TF_DETERMINISTIC_OPS changes nothing.
 VARIABLES = (
@@ -528,7 +528,7 @@ def _state(model: "Model", history: Mapping[str, list[float]], seconds: float) -
     weights = {f"weight/{i:04d}": value for i, value in enumerate(model.get_weights())}
     optimizer = {f"optimizer/{i:04d}": np.asarray(value) for i, value in enumerate(model.optimizer.variables)}
     if hasattr(model.optimizer, COUNTER):
-        optimizer |= {f"nadam/{name}": np.asarray(getattr(model.optimizer, name)) for name in (PRODUCT, COUNTER)}
+        optimizer |= {f"nadam/{PRODUCT}": np.asarray(getattr(model.optimizer, PRODUCT))}
     curves = {f"history/{name}": np.array(values) for name, values in history.items()}
     return {**weights, **optimizer, **curves, "seconds": np.array(seconds)}
 
@@ -540,4 +540,3 @@ def _restore(model: "Model", state: Arrays) -> None:
         variable.assign(value)
     if hasattr(model.optimizer, COUNTER):
         getattr(model.optimizer, PRODUCT).assign(state[f"nadam/{PRODUCT}"])
-        setattr(model.optimizer, COUNTER, int(state[f"nadam/{COUNTER}"]))

@@ -18,6 +18,10 @@ ARGUMENTS: Mapping[str, Sequence[str]] = {
     "sgd": ("momentum", "nesterov", *CLIPPING),
 }
 CLASSES = {"adam": "Adam", "adamw": "AdamW", "nadam": "Nadam", "rmsprop": "RMSprop", "sgd": "SGD"}
+# Keras 2's Nadam counts in Python, once for each variable and trace, and compares the count with the number of a step.
+# In a graph the count is a constant, so the weights would depend on how often a training was traced, for example
+# because it was resumed. From this value on, it never equals a step.
+COUNTER, NEVER = "_u_product_counter", -(2**30)
 USUAL_DECAY = {"adamw": 0.004}  # of Keras' AdamW
 
 
@@ -48,6 +52,8 @@ def optimizer_for(
         optimizer = make(learning_rate=learning_rate, **given.arguments, **decaying)
     except (TypeError, ValueError) as error:
         raise UserError(f"{key}.optimizer={given.typed}: Keras rejects it ({first_line(error)}).") from error
+    if hasattr(optimizer, COUNTER):
+        setattr(optimizer, COUNTER, NEVER)
     if decay:
         optimizer.exclude_from_weight_decay([each for each in model.trainable_variables if len(each.shape) < 2])
     return optimizer
